@@ -17,8 +17,9 @@ LARGEST_RATIO = 4.0
 """Of a person's typical distance from the middle to that of people in general, in one value."""
 LARGEST_CLIP_RATIO = 16.0
 """The same of a single clip: noise of Laplace is that far out once in 60,000 values, that of Cauchy once in 25."""
-LARGEST_SHARE, LARGEST_CLIP_SHARE = 0.1, 0.3
-"""Of a person's, and of a clip's values that may be farther out: some values are zero for most people."""
+LARGEST_SHARE = 0.4
+"""Of the values that may be farther out: some are zero for most people, and people who are easy to tell apart lie far
+from the middle in some. Attackers scale each value by itself, so the others still show everybody else."""
 USUAL, NEAR = 0.7, 0.25
 """Which person, by distance, is the measure: fewer than three tenths of the people cannot move it. And the one who
 shows whether there is a measure at all."""
@@ -56,7 +57,7 @@ def outlying(values: Array, labels: npt.NDArray[np.int64]) -> Bool:
         if (usual > CROWD_RATIO * _quantile(typical, NEAR)).mean() > CROWD_SHARE:
             return np.ones(people, bool)
         beyond = (typical > LARGEST_RATIO * usual).mean(axis=1) > LARGEST_SHARE
-        single = [((rows > LARGEST_CLIP_RATIO * usual).mean(axis=1) > LARGEST_CLIP_SHARE).any() for rows in far]
+        single = [((rows > LARGEST_CLIP_RATIO * usual).mean(axis=1) > LARGEST_SHARE).any() for rows in far]
     return np.asarray(beyond | np.array(single))
 
 

@@ -38,6 +38,17 @@ def test_usual_people_are_never_outside(people: int, seed: int, tails: str) -> N
     assert not outlying(values, labels).any()
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(6, 20), st.integers(5, 64), st.floats(1.0, 8.0), st.integers(0, 10**6))
+def test_people_who_are_easy_to_distinguish_are_seldom_outside(
+    people: int, width: int, apart: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(people), CLIPS)
+    values = apart * rng.normal(size=(people, width))[labels] + rng.normal(size=(len(labels), width))
+    assert outlying(values, labels).mean() <= (0.0 if width >= 16 else 0.34)  # few values make a share coarse
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["normal", "laplace"]))
 def test_people_with_many_more_clips_are_not_outside(seed: int, tails: str) -> None:

@@ -99,7 +99,7 @@ def test_a_plan_keeps_its_target_or_is_refused(epsilon: float, delta: float, rat
     try:
         noise = calibrated_noise(epsilon=epsilon, delta=delta, rate=rate, steps=steps)
     except StudyError as refused:
-        assert "no noise of DP-SGD" in refused.message and epsilon < 0.1
+        assert "no noise of DP-SGD" in refused.message and epsilon < 0.2  # the largest order of Renyi bounds it
         return
     parts = [SampledGaussian(noise_multiplier=noise, rate=rate, steps=n) for n in (steps, steps + steps)]
     assert epsilon_spent(parts[:1], delta=delta) <= epsilon

@@ -53,9 +53,13 @@ def outlying(values: Array, labels: npt.NDArray[np.int64]) -> Bool:
     with np.errstate(invalid="ignore", over="ignore"):
         far = [np.nan_to_num(np.abs(rows - middle), nan=np.inf, posinf=np.inf) for rows in own]
         typical = np.array([_quantile(rows, 0.5) for rows in far])
-        usual = _quantile(typical, USUAL)
-        if (usual > CROWD_RATIO * _quantile(typical, NEAR)).mean() > CROWD_SHARE:
+        usual, near = _quantile(typical, USUAL), _quantile(typical, NEAR)
+        # Values of few steps have people at no distance at all: there their own spread is the measure
+        spread = _quantile(np.array([_quantile(np.abs(rows - _quantile(rows, 0.5)), 0.5) for rows in own]), USUAL)
+        near = np.where(near > 0, near, spread)
+        if ((near > 0) & (usual > CROWD_RATIO * near)).mean() > CROWD_SHARE:
             return np.ones(people, bool)
+        usual = np.where(usual > 0, usual, np.finfo(np.float64).max)  # where most people are alike nobody is hidden
         beyond = (typical > LARGEST_RATIO * usual).mean(axis=1) > LARGEST_SHARE
         single = [((rows > LARGEST_CLIP_RATIO * usual).mean(axis=1) > LARGEST_SHARE).any() for rows in far]
     return np.asarray(beyond | np.array(single))

@@ -119,6 +119,27 @@ def test_one_person_s_huge_codes_hide_nobody_else(tmp_path: Path, factor: float)
     assert hostile[0] > 0.9 and hostile[1] == 1
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(4, 20), st.integers(2, 20), st.integers(0, 10**6), st.booleans())
+def test_values_of_few_steps_make_nobody_outlying(people: int, width: int, seed: int, labels_alone: bool) -> None:
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(people), CLIPS)
+    if labels_alone:  # one of `width` labels a clip, and each person has a favourite
+        favourite = rng.integers(width, size=people)[labels]
+        chosen = np.where(rng.random(len(labels)) < 0.4, favourite, rng.integers(width, size=len(labels)))
+        values = np.eye(width)[chosen]
+    else:
+        values = rng.choice([-1.0, 0.0, 0.0, 1.0], size=(len(labels), width))
+    assert not outlying(values, labels).all()
+    assert outlying(values, labels).mean() <= 0.25
+
+
+def test_many_invented_people_of_one_huge_value_make_every_figure_invalid() -> None:
+    values, labels = _people(17, 16, 2)
+    values[labels >= 8] = 1e20
+    assert outlying(values, labels).all()
+
+
 @pytest.mark.parametrize(("usual", "factor"), [(8, 1e-6), (8, 1e6), (6, 1e6), (11, 1e6)])
 def test_where_invented_people_are_many_no_figure_counts_and_nobody_is_left_out(usual: int, factor: float) -> None:
     rng = np.random.default_rng(5)

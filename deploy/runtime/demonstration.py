@@ -125,5 +125,5 @@ def _released(folder: Path, clip: str) -> ShownForm:
 
 
 def _shown(sound: Array | None, numbers: tuple[float, ...], frames: Array | None) -> ShownForm:
-    heard = "" if sound is None else data_address("audio/wav", wav(sound))
-    return ShownForm(heard, numbers, tuple(data_address("image/png", png(picture)) for picture in pictures(frames)))
+    player = "" if sound is None else data_address("audio/wav", wav(sound))
+    return ShownForm(player, numbers, tuple(data_address("image/png", png(picture)) for picture in pictures(frames)))

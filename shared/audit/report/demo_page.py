@@ -62,7 +62,7 @@ class ComparedStudy:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A share of clips with its 95 % interval, beside what guessing gives."""
+    """A share of clips with its 95 % interval, and what guessing gives."""
 
     value: float
     low: float | None

@@ -45,8 +45,8 @@ def studies(example: Any) -> list[ComparedStudy]:
 
 def rendered(example: Any) -> str:
     """The page on them, with one clip to see, and to hear or to read."""
-    heard, read = ShownForm(DATA, (), (PICTURE,) * 3), ShownForm("", (0.5, -1.25), (PICTURE,))
-    return render_demo(studies(example), [ShownClip("A speaker", heard, (heard, read))], command="moretta demo")
+    original, read = ShownForm(DATA, (), (PICTURE,) * 3), ShownForm("", (0.5, -1.25), (PICTURE,))
+    return render_demo(studies(example), [ShownClip("A speaker", original, (original, read))], command="moretta demo")
 
 
 @pytest.fixture

@@ -129,13 +129,13 @@ def test_sentences_are_separated_where_codes_have_them_and_not_where_they_have_n
     none = _measured("sentence", None, empty)["semi-informed", "sentence_accuracy"]
     assert none.value is not None and none.chance is not None and none.high is not None
     assert none.value < none.chance + 0.15
-    told = ClipSet.from_arrays(
+    separate = ClipSet.from_arrays(
         empty.clips,
         [np.eye(4, 6, dtype=np.float32)[("DFA", "IOM", "ITH", "TIE").index(c.sentence)] for c in empty.clips],
         modality="voice",
         form="code",
     )
-    full = _measured("sentence", None, told)["semi-informed", "sentence_accuracy"]
+    full = _measured("sentence", None, separate)["semi-informed", "sentence_accuracy"]
     assert full.value == 1.0
 
 

@@ -107,7 +107,7 @@ class Meaning(NamedTuple):
 
 
 def epsilon_word(epsilon: float | None) -> str:
-    """On the scale of Ponomareva et al. (How to DP-fy ML, JAIR 77, 2023, section 5.2).
+    """On the scale of Ponomareva et al. (How to DP-fy ML, JAIR 77, 2023, tiers 1 to 3).
 
     >>> [epsilon_word(value) for value in (0.8, 8.0, 2704.0, None)]
     ['strong', 'reasonable', 'weak or none', 'no guarantee']

@@ -1,0 +1,124 @@
+"""Speech as pitch, spectral envelope and aperiodicity every 5 ms, changed, and made sound again: the WORLD vocoder.
+
+Morise, Yokomori and Ozawa, IEICE Transactions on Information and Systems E99-D (2016). Pitch by DIO with StoneMask, or
+by Harvest, which is slower and misses less of breathy and noisy speech; the envelope by CheapTrick; aperiodicity by
+D4C. The package stands in the extra `[world]`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.core.array_types import Float64
+from moretta.shared.core.errors import StudyError
+from moretta.shared.features.mfcc import SAMPLE_RATE, Audio, check_samples
+
+FRAME_MILLISECONDS = 5.0
+FFT_SAMPLES = 1024
+"""What CheapTrick needs at 16 kHz for voices from 71 Hz on."""
+BINS = FFT_SAMPLES // 2 + 1
+LOWEST_HERTZ, HIGHEST_HERTZ = 60.0, 600.0
+"""A shouted female voice of CREMA-D goes beyond 500 Hz."""
+Tracker = Literal["dio", "harvest"]
+_INSTALL = "pip install 'moretta[world]'"
+_LEAST_POWER = 1e-16
+
+
+def missing_world() -> str | None:
+    """Why speech cannot be taken apart on this machine, and the command that helps; or None."""
+    if importlib.util.find_spec("pyworld") is None:
+        return f"the WORLD vocoder is not installed: {_INSTALL}"
+    return None
+
+
+def _world() -> Any:
+    if missing_world() is not None:
+        raise StudyError("the WORLD vocoder is not installed", expected="the package pyworld", fix=_INSTALL)
+    import pyworld
+
+    return pyworld
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WorldVoice:
+    """One clip, taken apart. Frame t is the sound around t * 5 ms."""
+
+    hertz: Float64
+    """[frames], 0 where there is no voice."""
+    envelope: Float64
+    """[frames, 513], positive: power at 0 to 8 kHz, without the harmonics."""
+    aperiodicity: Float64
+    """[frames, 513], from 0 to 1: which share of it is noise."""
+
+    def __len__(self) -> int:
+        return len(self.hertz)
+
+    @classmethod
+    def of(cls, samples: npt.NDArray[Any], *, tracker: Tracker = "dio") -> Self:
+        """Take apart one clip, [samples], mono at 16 kHz in [-1, 1]. The same samples give the same arrays.
+
+        Raises:
+            ClipError: see `check_samples`.
+            StudyError: the package is not installed.
+        """
+        world, sound = _world(), np.asarray(check_samples(samples), np.float64)
+        limits = {"f0_floor": LOWEST_HERTZ, "f0_ceil": HIGHEST_HERTZ, "frame_period": FRAME_MILLISECONDS}
+        track = world.harvest if tracker == "harvest" else world.dio
+        coarse, seconds = track(sound, SAMPLE_RATE, **limits)
+        hertz = world.stonemask(sound, coarse, seconds, SAMPLE_RATE)
+        envelope = world.cheaptrick(sound, hertz, seconds, SAMPLE_RATE, fft_size=FFT_SAMPLES)
+        aperiodicity = world.d4c(sound, hertz, seconds, SAMPLE_RATE, fft_size=FFT_SAMPLES)
+        return cls(hertz, np.maximum(envelope, _LEAST_POWER), aperiodicity)
+
+    def sound(self) -> Audio:
+        """float32 [80 samples a frame], 16 kHz, cut to [-1, 1].
+
+        The noise in it comes from a fixed generator of the vocoder. It hides nothing.
+        """
+        parts = (np.ascontiguousarray(part, np.float64) for part in (self.hertz, self.envelope, self.aperiodicity))
+        made = _world().synthesize(*parts, SAMPLE_RATE, FRAME_MILLISECONDS)
+        return np.asarray(np.clip(made, -1, 1), np.float32)
+
+    def with_pitch(self, factor: float | Float64) -> Self:
+        """Pitch times a factor, or one for each frame, [frames]; formants stay."""
+        return replace(self, hertz=self.hertz * factor)
+
+    def warped(self, factor: float) -> Self:
+        """All frequencies of the envelope times a factor, as of a shorter vocal tract; pitch stays.
+
+        Where nothing is known, above 8 kHz of the original, the last value is held.
+        """
+        places = np.arange(BINS) / factor
+        envelope = np.exp(_between(np.log(self.envelope).T, places).T)
+        return replace(self, envelope=envelope, aperiodicity=_between(self.aperiodicity.T, places).T)
+
+    def at(self, places: Sequence[float] | Float64) -> Self:
+        """The frames at these places, [n], in frames of this clip, whole or between two: other durations.
+
+        Between a voiced and an unvoiced frame the nearer one decides.
+        """
+        where = np.clip(np.asarray(places, np.float64), 0, len(self) - 1)
+        voiced = self.hertz > 0
+        # Straight across unvoiced stretches, so that no pitch is drawn towards zero at their edges.
+        melody = np.interp(where, np.flatnonzero(voiced), np.log(self.hertz[voiced])) if voiced.any() else where
+        hertz = np.where(voiced[np.rint(where).astype(int)], np.exp(melody), 0.0)
+        envelope = np.exp(_between(np.log(self.envelope), where))
+        return replace(self, hertz=hertz, envelope=envelope, aperiodicity=_between(self.aperiodicity, where))
+
+    def stretched(self, factor: float) -> Self:
+        """As long times a factor, at the same pitch."""
+        return self.at(np.linspace(0, len(self) - 1, max(2, round(factor * len(self)))))
+
+
+def _between(rows: Float64, places: Float64) -> Float64:
+    """Rows [n, d] at places [m] from 0 to n - 1, straight lines between; beyond the ends the last row."""
+    where = np.clip(places, 0, len(rows) - 1)
+    below = np.minimum(where.astype(int), len(rows) - 2)
+    share = (where - below)[:, None]
+    return np.asarray((1 - share) * rows[below] + share * rows[below + 1])

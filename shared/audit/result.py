@@ -119,7 +119,7 @@ def strongest(results: Iterable[Result]) -> Result | None:
 
 
 def of_emotion(results: Iterable[Result]) -> list[Result]:
-    """The results of utility evaluators that are about emotion, and not about words, sentence or prosody."""
+    """The results of utility evaluators that are about emotion, and not about what else is left of a clip."""
     return [r for r in results if r.target == "emotion"]
 
 

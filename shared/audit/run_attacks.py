@@ -74,9 +74,11 @@ def instruments() -> str:
     """Which attackers and evaluators can run on this machine: with weights fetched since, an audit says more."""
     from moretta.shared.audit.attackers import attacker_names, get_attacker
     from moretta.shared.audit.utility.evaluators import evaluator_names, get_evaluator
+    from moretta.shared.features.landmarks import FaceMesh
 
     known = ((attacker_names(), get_attacker), (evaluator_names(), get_evaluator))
-    return json.dumps([{name: get(name).missing() is None for name in names} for names, get in known], sort_keys=True)
+    found = [{name: get(name).missing() is None for name in names} for names, get in known]
+    return json.dumps([*found, {FaceMesh.name: FaceMesh.missing() is None}], sort_keys=True)
 
 
 def run_all(

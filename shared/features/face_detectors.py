@@ -47,7 +47,7 @@ class YuNet:
     """
 
     name = "yunet"
-    _MARGIN = 1.25  # its boxes reach from the hairline to the chin
+    MARGIN = 1.25  # its boxes reach from the hairline to the chin
     _LONG_SIDES = (192, 448)  # the small picture costs 2 ms, and faces that fill a frame are found in it
     _MIN_SCORE = 0.6
 
@@ -63,7 +63,7 @@ class YuNet:
             if faces is not None and len(faces):
                 boxes = []
                 for x, y, width, height in sorted((face[:4] for face in faces), key=lambda f: -float(f[2] * f[3])):
-                    size = self._MARGIN * max(float(width), float(height))
+                    size = self.MARGIN * max(float(width), float(height))
                     boxes.append(FaceBox(float(x + width / 2) / scale, float(y + height / 2) / scale, size / scale))
                 return boxes
         return []
@@ -86,7 +86,7 @@ class Hog:
     """dlib's frontal detector: histograms of oriented gradients (Dalal and Triggs, CVPR 2005)."""
 
     name = "hog"
-    _MARGIN = 1.5  # its boxes reach from the brows to the chin
+    MARGIN = 1.5  # its boxes reach from the brows to the chin
     _LONG_SIDES = (256, 640)  # no face below 80 pixels is found, so small frames are enlarged
     _SMALLEST = 80
 
@@ -101,7 +101,7 @@ class Hog:
         boxes = self._at(frame, small)
         if not boxes:
             return self._at(frame, large)
-        share = boxes[0].size / self._MARGIN / max(frame.shape[:2])
+        share = boxes[0].size / self.MARGIN / max(frame.shape[:2])
         enough = round(self._SMALLEST / (0.6 * share))
         return [*boxes, *self._at(frame, min(large, enough))] if enough > small else boxes
 
@@ -109,7 +109,7 @@ class Hog:
         picture, scale = _resized(frame, long_side)
         boxes = []
         for face in self._detect(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), 0):
-            size = self._MARGIN * max(face.width(), face.height())
+            size = self.MARGIN * max(face.width(), face.height())
             x, y = (face.left() + face.right() + 1) / 2, (face.top() + face.bottom() + 1) / 2
             boxes.append(FaceBox(x / scale, y / scale, size / scale))
         return sorted(boxes, key=lambda box: -box.size)

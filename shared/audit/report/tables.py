@@ -152,7 +152,7 @@ def evaluator_lines(results: Sequence[Result]) -> list[tuple[Result, tuple[Resul
 
 
 def content_lines(results: Sequence[Result]) -> list[tuple[Result, Result | None, Result]]:
-    """Of each figure about words, sentence and prosody: its first result, that on originals, and that on releases."""
+    """Of each figure beyond emotion: its first result, that on originals, and that on releases."""
     groups: dict[tuple[str, str, str], list[Result]] = {}
     for r in results:
         if r.target != "emotion":

@@ -49,6 +49,20 @@ METRICS: dict[str, MetricLabel] = {
         "Pitch deviation, cents", "root mean square, each clip's median taken off; 100 is a semitone"
     ),
     "duration_ratio": _number("Duration ratio", "length of the release by that of the original"),
+    "landmark_error": _number(
+        "Landmark error", "mean distance of 468 points of the face, laid onto each other, by the distance of the eyes"
+    ),
+    "landmark_movement": _number(
+        "Landmark movement", "correlation of how the face changes shape, before and after; 1 is the same"
+    ),
+    "ssim": _number("SSIM", "structural similarity of pictures before and after; 1 is the same"),
+    "identity_cosine": _number(
+        "Identity cosine", "of a face encoder, before and after; by chance: of two people's originals"
+    ),
+    "identity_distance": _number(
+        "Identity distance", "1 - cosine, mean of pairs of people; near 0 is one face for everybody"
+    ),
+    "expression_agreement": MetricLabel("Same expression", "share of clips in which a network sees the same one"),
     "none": MetricLabel("–", ""),
     "auc": _number("AUC", "area under the ROC curve; 0.5 is no information"),
 }

@@ -42,8 +42,8 @@ class MeterInput:
     def result(self, attacker: str, target: str, metric: str, scenario: str, **more: object) -> Result:
         """A result without a figure."""
         released = self.sets["released"]
-        about = {"attack": "utility", "modality": "voice", "attacker": attacker, "target": target, "kind": "pretrained"}
-        counts = {"speakers": len(released.speakers), "clips": len(released)}
+        about = {"attack": "utility", "attacker": attacker, "target": target, "kind": "pretrained"}
+        counts = {"modality": released.modality, "speakers": len(released.speakers), "clips": len(released)}
         return Result.model_validate({**about, **counts, "metric": metric, "scenario": scenario, **more})
 
 

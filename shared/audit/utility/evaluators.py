@@ -18,6 +18,7 @@ from moretta.shared.audit.result import Result, failure
 from moretta.shared.audit.run_attacks import run_all
 from moretta.shared.audit.runner import matched
 from moretta.shared.audit.utility.content import METERS, MeterInput
+from moretta.shared.audit.utility.face_content import FACE_METERS
 from moretta.shared.audit.views import face_gradients, face_pixels, voice_statistics
 from moretta.shared.core.array_types import Float32, Int64
 from moretta.shared.core.errors import AttackersError
@@ -216,7 +217,7 @@ def evaluate_utility(
     names = sorted(dict.fromkeys(names))
     with one_thread(), Workers(workers) as pool:
         both, *_ = matched(original, released, scratch, pool, progress=progress)
-        meters = [] if evaluators or released.modality != "voice" else list(METERS)
+        meters = [] if evaluators else list(METERS if released.modality == "voice" else FACE_METERS)
         tasks = [(name, both, seed, draws) for name in (*names, *meters)]
         labels = [*(f"emotion by {name}" for name in names), *meters]
         return run_all(_measure, tasks, labels, what="utility evaluators done", pool=pool, progress=progress)
@@ -224,11 +225,12 @@ def evaluate_utility(
 
 def _measure(name: str, sets: dict[SetName, ClipSet], seed: int, draws: int) -> list[Result]:
     """One evaluator or meter, in a process of its own."""
-    if name not in METERS:
+    meter = {**METERS, **FACE_METERS}.get(name)
+    if meter is None:
         return _evaluate(name, sets, seed, draws)
     given = MeterInput(sets, seed, draws)
     try:
-        return METERS[name](given)
+        return meter(given)
     except Exception as error:
         return [given.result(name, name, "none", "ignorant").invalidated(failure(error))]
 

@@ -146,7 +146,7 @@ def test_few_clips_are_taken_evenly_of_all_people() -> None:
     assert len(few) == MOST_CLIPS and len(counts) == 7 and max(counts) - min(counts) <= 1
 
 
-def test_meters_follow_the_evaluators_of_emotion_and_faces_have_none(speech: ClipSet, tmp_path: Path) -> None:
+def test_meters_follow_the_evaluators_of_emotion(speech: ClipSet, tmp_path: Path) -> None:
     rows = evaluate_utility(speech, speech, seed=1, draws=10, workers=1, scratch=tmp_path)
     assert list(dict.fromkeys(row.target for row in rows)) == ["emotion", *METERS]
     named = evaluate_utility(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, Self
 
@@ -12,9 +12,11 @@ import pytest
 
 from moretta.client.anonymizers import adversarial_embedding
 from moretta.shared.core.terms import Modality
-from moretta.shared.features.mfcc import check_samples, mfcc
+from moretta.shared.features.mfcc import MELS, check_samples, mfcc
 from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.features.speaker_code import PublicRows
+from moretta.shared.models.unlearnt_gender import PICTURES, SIDE, STEPS
+from moretta.shared.models.unlearnt_inputs import PublicClips
 from moretta.shared.pretrained.encoder import Clips, PretrainedEncoder
 from moretta.shared.pretrained.speaker_encoders import Ge2eEncoder
 
@@ -72,6 +74,30 @@ def planted_mels(people: int = 12, each: int = 16, *, frames: int = 24, seed: in
     return PublicRows(mels.astype(np.float32), person.astype(np.str_), emotion.astype(np.int64), sex)
 
 
+def planted_clips(modalities: Sequence[Modality], people: int = 12, each: int = 12) -> PublicClips:
+    """Noise in which one band, or part of a picture, says the sex, and another one each emotion; they are crossed."""
+    drawn = np.random.default_rng(3)
+    person = np.repeat(np.arange(people), each)
+    rows = np.arange(people * each)
+    sex, emotion = person % 2, rows % 6
+    inputs = {}
+    for modality in modalities:
+        if modality == "voice":
+            values = drawn.normal(size=(len(person), STEPS, MELS))
+            values[:, :, 8] += (2 * sex - 1 + 0.55 * drawn.normal(size=len(sex)))[:, None]
+            values[rows, :, 12 + 4 * emotion] += 1
+        else:
+            values = drawn.normal(size=(len(person), PICTURES, SIDE, SIDE))
+            values[:, :, :12] += (2 * sex - 1 + 0.55 * drawn.normal(size=len(sex)))[:, None, None, None]
+            for row in range(4):
+                values[rows, :, 20 + 4 * emotion + row] += 1
+        inputs[modality] = values.reshape(len(person), -1).astype(np.float32)
+    of_people = PublicRows(
+        np.zeros((len(person), 0)), person.astype(np.str_), emotion.astype(np.int64), np.array(["female", "male"])[sex]
+    )
+    return PublicClips(inputs, of_people)
+
+
 class PlantedEncoder(PretrainedEncoder):
     """Stands in for GE2E where its weights are not: means and deviations of MFCC, in fixed random directions."""
 
@@ -93,11 +119,17 @@ class PlantedEncoder(PretrainedEncoder):
         return np.asarray(mixed, np.float32)
 
 
+def clear_public() -> None:
+    """Forget the public network, and what it made of public speech."""
+    adversarial_embedding.public_encoder.cache_clear()
+    adversarial_embedding.public_embeddings.cache_clear()
+
+
 @contextmanager
 def planted_encoder() -> Iterator[None]:
     """`adversarial-embedding` embeds by `PlantedEncoder` meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(adversarial_embedding.ENCODERS, "ge2e", PlantedEncoder)
-        adversarial_embedding.public_encoder.cache_clear()
+        clear_public()
         yield
-    adversarial_embedding.public_encoder.cache_clear()
+    clear_public()

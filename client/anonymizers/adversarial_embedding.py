@@ -7,7 +7,9 @@ Perero-Codosero et al., Computer Speech and Language 2022. The network is that o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -15,13 +17,19 @@ from pydantic import Field
 
 from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer
 from moretta.shared.core.terms import PrivacyStatement
+from moretta.shared.data.clips import Clip
+from moretta.shared.data.recordings import read_sound
+from moretta.shared.features.federated_encoder import Measure, SiteTrainedOptions, SiteTraining
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.public_speech import PublicSpeechOptions, recorded_speakers, synthetic_speakers
+from moretta.shared.features.speaker_code import PublicRows
 from moretta.shared.models.adversarial_embedding import AdversarialEmbedding
+from moretta.shared.models.federated_embedding import EmbeddingTraining
 from moretta.shared.models.held_out_people import people_without_part
 from moretta.shared.models.train_embedding import SEED, EmbeddingTask, embedded, train_embedding
 from moretta.shared.pretrained.encoder import PretrainedEncoder, public_network
 from moretta.shared.pretrained.speaker_encoders import CamPlusPlusEncoder, Ge2eEncoder
+from moretta.shared.privacy.accounting import training_statements
 from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
@@ -36,7 +44,7 @@ _WHY = (
 )
 
 
-class EmbeddingOptions(PublicSpeechOptions):
+class EmbeddingOptions(SiteTrainedOptions, PublicSpeechOptions):
     """What a study chooses."""
 
     encoder: Literal["ge2e", "campplus"] = "ge2e"
@@ -45,6 +53,9 @@ class EmbeddingOptions(PublicSpeechOptions):
     """Of the reversed gradients of both heads, at the end of training; 0 hides nothing."""
     epochs: int = Field(default=100, ge=10, le=5_000)
     """Of training on public speech."""
+    code_training: Literal["public", "federated"] = "public"
+    """The autoencoder is trained on public speech, or, from there on, on the clips of all sites."""
+    federated_by = "code_training"
 
     def task(self) -> EmbeddingTask:
         """The same for the training."""
@@ -55,6 +66,53 @@ class EmbeddingOptions(PublicSpeechOptions):
 def public_encoder(name: str) -> PretrainedEncoder:
     """The public network of that name. Errors: see `public_network`."""
     return public_network(ENCODERS[name])
+
+
+@lru_cache(maxsize=1)  # training at the sites needs the rows of the public autoencoder again
+def public_embeddings(name: str, folder: Path | None) -> PublicRows:
+    """Public speech as that network embeds it. Errors: see `public_network` and `embedded`."""
+    encoder = public_encoder(name)
+    return embedded(synthetic_speakers(SEED) if folder is None else recorded_speakers(folder, SEED), encoder)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The embedding of the sound of a clip."""
+
+    encoder: str
+
+    def __call__(self, clip: Clip) -> Array | None:
+        """float32 [1, d]. Errors: see `read_sound`."""
+        sound = read_sound(clip)
+        return None if sound is None else public_encoder(self.encoder).embed_many([check_samples(sound)])
+
+
+class AutoencoderTraining(EmbeddingTraining):
+    """Trains all of the autoencoder on the sites' own clips."""
+
+    @property
+    def _options(self) -> EmbeddingOptions:
+        return EmbeddingOptions.of(self.study.voice.options)
+
+    @property
+    def width(self) -> int:
+        """Of the public network."""
+        return ENCODERS[self._options.encoder].dimensions
+
+    @property
+    def strength(self) -> float:
+        """As the options say."""
+        return self._options.adversary_strength
+
+    @property
+    def measure(self) -> Measure:
+        """Embeddings. Errors: see `public_network`."""
+        public_encoder(self._options.encoder)
+        return Embedded(self._options.encoder)
+
+    def public_rows(self) -> PublicRows:
+        """Embeddings of the study's public speech."""
+        return public_embeddings(self._options.encoder, self._options.public_speech)
 
 
 @anonymizer("adversarial-embedding", modality="voice", version="1")
@@ -68,6 +126,7 @@ class EmbeddingVoice(VoiceAnonymizer[EmbeddingOptions]):
     Options = EmbeddingOptions
     forms = ("code",)
     is_reproducible = False  # thousands of steps of training come out differently on another machine
+    not_from_options = frozenset({"code_rounds"})
     public_options = frozenset({"encoder", "adversary_strength", "epochs", "public_speech"})
     needs_network = True
     mechanism = "adversarial autoencoder of speaker embeddings"
@@ -90,9 +149,8 @@ class EmbeddingVoice(VoiceAnonymizer[EmbeddingOptions]):
             StudyError: no weights of the encoder, or too few people: see `train_embedding.Split`.
         """
         options = cls.options_of(study)
-        encoder, folder = public_encoder(options.encoder), options.public_speech
         notify(f"embedding public speech by {options.encoder}")
-        rows = embedded(synthetic_speakers(SEED) if folder is None else recorded_speakers(folder, SEED), encoder)
+        rows = public_embeddings(options.encoder, options.public_speech)
         if unused := people_without_part(rows):
             notify(f"{unused} people of the public speech have no part: their sex is not known, or their clips are few")
         notify("training the autoencoder of embeddings")
@@ -105,6 +163,11 @@ class EmbeddingVoice(VoiceAnonymizer[EmbeddingOptions]):
     def public_rules(cls, study: Study) -> Rules:
         """The same."""
         return AdversarialEmbedding.rules(ENCODERS[cls.options_of(study).encoder].dimensions)
+
+    @classmethod
+    def site_training(cls, study: Study) -> SiteTraining | None:
+        """Where the autoencoder is trained at the sites."""
+        return AutoencoderTraining.of(study)
 
     @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> EmbeddingVoice:
@@ -133,12 +196,13 @@ class EmbeddingVoice(VoiceAnonymizer[EmbeddingOptions]):
 
     def parameters(self) -> dict[str, Any]:
         """How the network was made, and what readers of speaker and sex found on public people."""
-        options = self._options.model_dump(mode="json", exclude={"public_speech"})
-        return {**options, "readers": self._network.figures.stated()}
+        options = self._options.model_dump(mode="json", include={"encoder", "adversary_strength", "epochs"})
+        return {**options, "code_rounds": self._network.rounds, "readers": self._network.figures.stated()}
 
     def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
-        """Nothing is guaranteed."""
-        return tuple(self.stated(sizes, unit, _WHY) for unit in LEDGER_UNITS)
+        """The release guarantees nothing; training at the sites may guarantee something for itself."""
+        rows = [self.stated(sizes, unit, _WHY) for unit in LEDGER_UNITS]
+        return (*rows, *training_statements(self._options.site_training(), sizes))
 
     @classmethod
     def losses_of(cls, options: EmbeddingOptions, sizes: Sizes) -> Losses:  # noqa: ARG003

@@ -144,7 +144,7 @@ class EmotionLabelVoice(VoiceAnonymizer[LabelOptions]):
     @classmethod
     def site_training(cls, study: Study) -> SiteTraining | None:
         """Where labels come from all sites."""
-        return LabelerTraining.of(study, in_windows=False)
+        return LabelerTraining.of(study)
 
     @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> EmotionLabelVoice:

@@ -18,6 +18,7 @@ from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.federated_encoder import SiteTrainedOptions, SiteTraining
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.prosodic_features import MEASUREMENTS
+from moretta.shared.features.public_speech import PublicSpeechOptions
 from moretta.shared.features.speaker_code import measured_clip, measured_public_speech
 from moretta.shared.models.federated_replacement import ReplacementTraining
 from moretta.shared.models.replacement_autoencoder import LIMIT, SEXES, ReplacementAutoencoder
@@ -36,7 +37,7 @@ _WHY = (
 EmotionName = Literal["ANG", "DIS", "FEA", "HAP", "NEU", "SAD"]
 
 
-class ReplacementOptions(SiteTrainedOptions):
+class ReplacementOptions(SiteTrainedOptions, PublicSpeechOptions):
     """What a study chooses."""
 
     sensitive: EmotionName | Literal["none"] = "FEA"
@@ -122,7 +123,7 @@ class ReplacementVoice(VoiceAnonymizer[ReplacementOptions]):
     @classmethod
     def site_training(cls, study: Study) -> SiteTraining | None:
         """Where the autoencoder is trained at the sites."""
-        return AutoencoderTraining.of(study, in_windows=False)
+        return AutoencoderTraining.of(study)
 
     @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> ReplacementVoice:

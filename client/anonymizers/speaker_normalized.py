@@ -65,7 +65,7 @@ class CodeTraining(EmotionTraining):
     """Trains the directions of a code."""
 
     trained = frozenset({speaker_code.PROJECTION, speaker_code.CODEWORDS})
-    rounds_array = speaker_code.ROUNDS
+    rounds_arrays = frozenset({speaker_code.ROUNDS})
 
     def public_code(self, public: Mapping[str, Array]) -> speaker_code.SpeakerCode:
         """The code that the sites have already."""

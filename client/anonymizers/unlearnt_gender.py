@@ -8,9 +8,10 @@ trained together on clips that have both; each is released, and may be read, by 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 from pydantic import Field
@@ -19,16 +20,21 @@ from moretta.client.anonymizers.face_baselines import FaceAnonymizer
 from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.terms import Modality, PrivacyStatement
+from moretta.shared.data.clips import Clip
+from moretta.shared.data.recordings import read_pictures, read_sound
 from moretta.shared.features.faces import CroppedClip, FaceCropper
+from moretta.shared.features.federated_encoder import Measure, SiteTrainedOptions, SiteTraining
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.public_speech import PublicSpeechOptions
+from moretta.shared.models.federated_unlearnt import UnlearntTraining
 from moretta.shared.models.train_unlearnt import SEED, UnlearntTask, train_unlearnt
 from moretta.shared.models.unlearnt_gender import SIDE, UnlearntEmbedding
-from moretta.shared.models.unlearnt_inputs import face_input, public_clips, voice_input
+from moretta.shared.models.unlearnt_inputs import PublicClips, face_input, public_clips, voice_input
+from moretta.shared.privacy.accounting import training_statements
 from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
-from moretta.shared.study.options import Options, StudyPath
+from moretta.shared.study.options import SiteTrainingPlan, StudyPath
 from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
 
@@ -41,16 +47,19 @@ Strength = Annotated[float, Field(ge=0, le=100)]
 Epochs = Annotated[int, Field(ge=1, le=5_000)]
 
 
-class UnlearntVoiceOptions(PublicSpeechOptions):
+class UnlearntVoiceOptions(SiteTrainedOptions, PublicSpeechOptions):
     """What a study chooses of voice."""
 
     adversary_strength: Strength = 1.0
     """Of the reversed gradient of the classifier of sex, at the end of training; 0 unlearns nothing."""
     epochs: Epochs = 60
     """Of training on public people."""
+    code_training: Literal["public", "federated"] = "public"
+    """The branch is trained on public people, or, from there on, on the clips of all sites."""
+    federated_by = "code_training"
 
 
-class UnlearntFaceOptions(Options):
+class UnlearntFaceOptions(SiteTrainedOptions):
     """What a study chooses of faces."""
 
     adversary_strength: Strength = 1.0
@@ -59,6 +68,9 @@ class UnlearntFaceOptions(Options):
     """The same."""
     public_faces: StudyPath | None = None
     """A folder of videos of public people, in CREMA-D's layout; None means drawn people."""
+    code_training: Literal["public", "federated"] = "public"
+    """As of voice."""
+    federated_by = "code_training"
 
 
 def _options(study: Study, modality: Modality) -> Any:
@@ -77,35 +89,97 @@ def _embedding(study: Study, modality: Modality, notify: Notify) -> UnlearntEmbe
     Raises:
         StudyError: the options of both modalities differ; otherwise see `public_clips` and `train_unlearnt`.
     """
+    modalities, folder, task = _agreed(study)
+    notify(f"training {NAME} of {' and '.join(modalities)} on public people")
+    made = _trained(modalities, folder, task)[modality]
+    for fault in made.figures.sex.faults():
+        notify(f"{NAME}, {modality}: {fault}")
+    return made
+
+
+def _agreed(study: Study) -> tuple[tuple[Modality, ...], Path | None, UnlearntTask]:
+    """What one network is trained for, and how. Raises StudyError: the options of both modalities differ."""
     modalities = _together(study)
     chosen = [_options(study, name) for name in modalities]
     folders = [*dict.fromkeys(next(iter(options.paths().values()), None) for options in chosen)]
     tasks = {UnlearntTask(strength=options.adversary_strength, epochs=options.epochs) for options in chosen}
-    if len(folders) > 1 or len(tasks) > 1:
+    at_sites = {options.code_training for options in chosen}
+    if len(folders) > 1 or len(tasks) > 1 or len(at_sites) > 1:
         raise StudyError(
-            f"{NAME} of voice and face with different public folders, strengths or epochs",
+            f"{NAME} of voice and face with different public folders, strengths, epochs or code_training",
             expected="one network for both, trained on clips that have both",
             fix="give public_speech in [voice.options] and public_faces in [face.options] the same folder, or leave "
-            "both out; set adversary_strength and epochs alike",
+            "both out; set adversary_strength, epochs and code_training alike",
         )
-    notify(f"training {NAME} of {' and '.join(modalities)} on public people")
-    made = _trained(modalities, folders[0], tasks.pop())[modality]
-    for fault in made.figures.sex.faults():
-        notify(f"{NAME}, {modality}: {fault}")
-    return made
+    return modalities, folders[0], tasks.pop()
+
+
+@lru_cache(maxsize=1)
+def _public_clips(modalities: tuple[Modality, ...], folder: Path | None) -> PublicClips:
+    return public_clips(modalities, folder, seed=SEED)
 
 
 @lru_cache(maxsize=1)  # the second modality of a study needs the same network
 def _trained(
     modalities: tuple[Modality, ...], folder: Path | None, task: UnlearntTask
 ) -> dict[Modality, UnlearntEmbedding]:
-    return train_unlearnt(public_clips(modalities, folder, seed=SEED), task, seed=SEED)
+    return train_unlearnt(_public_clips(modalities, folder), task, seed=SEED)
 
 
 def _parameters(options: Any, network: UnlearntEmbedding) -> dict[str, Any]:
     """How the network was made, and what readers of sex found on public people who were held out."""
     chosen = {"adversary_strength": options.adversary_strength, "epochs": options.epochs}
-    return {**chosen, "readers": network.figures.stated()}
+    return {**chosen, "code_rounds": network.rounds, "readers": network.figures.stated()}
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the branches take of a clip that has all of their modalities."""
+
+    modalities: tuple[Modality, ...]
+    fps: float
+    """Of the pictures."""
+
+    def __call__(self, clip: Clip) -> Array | None:
+        """float32 [1, values], voice before face; None without sound, pictures or a face. Errors: see `read_sound`."""
+        parts = [_voice_of(clip) if name == "voice" else _face_of(clip, self.fps) for name in self.modalities]
+        found = [part for part in parts if part is not None]
+        return np.hstack(found) if len(found) == len(parts) else None
+
+
+def _voice_of(clip: Clip) -> Array | None:
+    sound = read_sound(clip)
+    return None if sound is None else voice_input([check_samples(sound)])
+
+
+def _face_of(clip: Clip, fps: float) -> Array | None:
+    frames = read_pictures(clip, fps=fps)
+    found = None if frames is None else _cropper().crop_clip(frames)
+    return None if found is None or found.centred else face_input(found.pictures)[None]
+
+
+@lru_cache(maxsize=1)
+def _cropper() -> FaceCropper:
+    return FaceCropper(SIDE)
+
+
+class BranchTraining(UnlearntTraining):
+    """Trains the branches of all modalities that one network is for."""
+
+    @property
+    def strength(self) -> float:
+        """As the options say."""
+        return _agreed(self.study)[2].strength
+
+    @property
+    def measure(self) -> Measure:
+        """What is released is made of the same."""
+        return Inputs(self.modalities, self.study.face.fps)
+
+    def public_clips(self) -> PublicClips:
+        """Those that the branches were trained on before."""
+        modalities, folder, _ = _agreed(self.study)
+        return _public_clips(modalities, folder)
 
 
 @anonymizer(NAME, modality="voice", version="1")
@@ -119,6 +193,7 @@ class UnlearntVoice(VoiceAnonymizer[UnlearntVoiceOptions]):
     Options = UnlearntVoiceOptions
     forms = ("code",)
     is_reproducible = False  # thousands of steps of training come out differently on another machine
+    not_from_options = frozenset({"code_rounds"})
     public_options = frozenset({"adversary_strength", "epochs", "public_speech"})
     mechanism = "embedding with gradient reversal"
     uses_noise = False
@@ -143,6 +218,11 @@ class UnlearntVoice(VoiceAnonymizer[UnlearntVoiceOptions]):
         return UnlearntEmbedding.rules("voice")
 
     @classmethod
+    def site_training(cls, study: Study) -> SiteTraining | None:
+        """Where the branch is trained at the sites, with that of faces where the study has both."""
+        return BranchTraining.of(study)
+
+    @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> UnlearntVoice:
         """Build from the study and the branch. Errors: see `public_arrays.named`."""
         return cls(cls.options_of(study), UnlearntEmbedding.from_arrays("voice", public))
@@ -161,8 +241,9 @@ class UnlearntVoice(VoiceAnonymizer[UnlearntVoiceOptions]):
         return _parameters(self._options, self._network)
 
     def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
-        """Nothing is guaranteed."""
-        return tuple(self.stated(sizes, unit, _WHY) for unit in LEDGER_UNITS)
+        """The release guarantees nothing; training at the sites may guarantee something for itself."""
+        rows = [self.stated(sizes, unit, _WHY) for unit in LEDGER_UNITS]
+        return (*rows, *training_statements(self._options.site_training(), sizes))
 
     @classmethod
     def losses_of(cls, options: UnlearntVoiceOptions, sizes: Sizes) -> Losses:  # noqa: ARG003
@@ -180,12 +261,19 @@ class UnlearntFace(FaceAnonymizer):
     forms = ("code",)
     form = "code"
     is_reproducible = False
+    not_from_options = frozenset({"code_rounds"})
     public_options = frozenset({"adversary_strength", "epochs", "public_faces"})
     note = _WHY
 
-    def __init__(self, cropper: FaceCropper, options: UnlearntFaceOptions, network: UnlearntEmbedding) -> None:
+    def __init__(
+        self,
+        cropper: FaceCropper,
+        options: UnlearntFaceOptions,
+        network: UnlearntEmbedding,
+        training: SiteTrainingPlan | None = None,
+    ) -> None:
         super().__init__(cropper)
-        self._options, self._network = options, network
+        self._options, self._network, self._training = options, network, training
 
     @classmethod
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
@@ -203,10 +291,17 @@ class UnlearntFace(FaceAnonymizer):
         return UnlearntEmbedding.rules("face")
 
     @classmethod
+    def site_training(cls, study: Study) -> SiteTraining | None:
+        """The same of faces."""
+        return BranchTraining.of(study, modality="face")
+
+    @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> UnlearntFace:
         """Build from the study and the branch. Errors: see `public_arrays.named`."""
-        options = UnlearntFaceOptions.of(study.face.options)
-        return cls(FaceCropper(SIDE), options, UnlearntEmbedding.from_arrays("face", public))
+        options, network = UnlearntFaceOptions.of(study.face.options), UnlearntEmbedding.from_arrays("face", public)
+        # Trained with voice, the training is in the statement of voice, once
+        training = study.site_training if study.trained_modalities == ("face",) else None
+        return cls(FaceCropper(SIDE), options, network, training)
 
     def hidden(self, frames: Array, noise: NoiseSource, speaker: Speaker) -> tuple[Array, CroppedClip]:  # noqa: ARG002
         """float32 [32]. A clip without a face has none."""
@@ -226,3 +321,7 @@ class UnlearntFace(FaceAnonymizer):
     def parameters(self) -> dict[str, Any]:
         """See `_parameters`."""
         return {**super().parameters(), **_parameters(self._options, self._network)}
+
+    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
+        """As of voice."""
+        return (*super().privacy(sizes), *training_statements(self._training, sizes))

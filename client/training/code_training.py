@@ -1,4 +1,4 @@
-"""A site's part in training an encoder of voices: one step of DP-SGD a round, on the ledger before it is made.
+"""A site's part in training an encoder of voices or faces: one step of DP-SGD a round, on the ledger before it is made.
 
 Held-out speakers have no part in it: the code must not be trained on those who test the models that read it.
 Everything that is released afterwards is encoded with this code, so its cost counts for the server and for the models.
@@ -26,10 +26,7 @@ from moretta.shared.core.device import resolve_device
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.core.labels import SpeakerId
 from moretta.shared.data.clips import Clip, Speaker
-from moretta.shared.data.recordings import read_sound, sound_file
-from moretta.shared.features.federated_encoder import CLIPPING_NORM, FederatedEncoder, SiteTraining
-from moretta.shared.features.mfcc import check_samples
-from moretta.shared.features.speaker_code import measured_clip
+from moretta.shared.features.federated_encoder import CLIPPING_NORM, FederatedEncoder, Measure, Unit
 from moretta.shared.privacy.accounting import training_losses, training_step
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.release.anonymizer import site_training_of
@@ -52,11 +49,12 @@ def train_code(settings: SiteSettings, request: RoundRequest) -> StoredResponse:
         expected = f"1 to {rounds} of a federated one, by the study"
         raise RefusedError(f"round {number} of a code in training", expected=expected)
     code, plan, folder = training.encoder(request.weights, number), training.plan, settings.updates_of(study)
+    measure = training.measure
     provenance, (corpus, clips) = None, site_corpus(settings, study)
     if settings.policy is not None:  # clips that came after the first round have no part in the code
-        provenance = Provenance.load(folder) or Provenance.take(settings, study, corpus, clips, ("voice",))
+        provenance = Provenance.load(folder) or Provenance.take(settings, study, corpus, clips, training.modalities)
         clips = tuple(clip for clip in clips if clip.name in provenance.clips)
-    examples, cohort = _examples(settings, study, clips, training, code, speakers=corpus.speakers)
+    examples, cohort = _examples(settings, study, clips, measure, code, unit=plan.unit, speakers=corpus.speakers)
     units = int(examples.owners.max()) + 1
     if settings.policy is not None:
         settings.policy.check_study(study)
@@ -91,7 +89,10 @@ def train_code(settings: SiteSettings, request: RoundRequest) -> StoredResponse:
         provenance.save(folder)
     arrays = code.after(network.cpu())
     if not are_finite(*arrays.values()):  # this reveals the noise alone
-        raise RunError("a code that is not finite after this round", fix="raise code_epsilon in [voice.options]")
+        raise RunError(
+            "a code that is not finite after this round",
+            fix=f"raise code_epsilon in [{training.modalities[0]}.options]",
+        )
     return StoredResponse(arrays, {"num-examples": units})
 
 
@@ -106,19 +107,20 @@ def _examples(
     settings: SiteSettings,
     study: Study,
     clips: Sequence[Clip],
-    training: SiteTraining,
+    measure: Measure,
     code: FederatedEncoder,
     *,
+    unit: Unit,
     speakers: Mapping[SpeakerId, Speaker],
 ) -> tuple[TrainingExamples, Cohort]:
     """Measurements of the usable clips of all speakers who are not held out: one row a clip, or one a window."""
-    unit, key = training.plan.unit, settings.pseudonyms()
+    key = settings.pseudonyms()
     tested = of_released(settings, study, frozenset(key.speaker(clip.speaker) for clip in clips))
     by_speaker: dict[str, list[tuple[Clip, Array]]] = defaultdict(list)
     for clip in clips:
         speaker = key.speaker(clip.speaker)
         is_used = speaker not in tested and code.is_usable(speakers[clip.speaker].sex)
-        rows = _rows(clip, in_windows=training.in_windows) if is_used else None
+        rows = _rows(clip, measure) if is_used else None
         if rows is not None:
             by_speaker[speaker].append((clip, rows))
     if not by_speaker:
@@ -140,19 +142,15 @@ def _examples(
     return examples, Cohort.of((speaker, key.clip(clip.name)) for speaker, clip, _ in found)
 
 
-def _rows(clip: Clip, *, in_windows: bool) -> Array | None:
+def _rows(clip: Clip, measure: Measure) -> Array | None:
     try:
-        path = sound_file(clip)
-        if path is None:
-            return None
-        found = path.stat()
-        return _measurements(clip, found.st_mtime_ns, found.st_size, in_windows)
+        found = [path.stat() for path in clip.files]
+        return _measured(clip, tuple((one.st_mtime_ns, one.st_size) for one in found), measure)
     except Exception:  # fail closed: this clip has no part in the code
         return None
 
 
-@lru_cache(maxsize=4096)  # every round uses the same clips; a few hundred bytes each
-def _measurements(clip: Clip, changed: int, size: int, in_windows: bool) -> Array | None:
-    del changed, size
-    sound = read_sound(clip)
-    return None if sound is None else measured_clip(check_samples(sound), in_windows=in_windows)
+@lru_cache(maxsize=4096)  # every round uses the same clips; a few hundred bytes each, or some ten thousand of a face
+def _measured(clip: Clip, files: tuple[tuple[int, int], ...], measure: Measure) -> Array | None:
+    del files
+    return measure(clip)

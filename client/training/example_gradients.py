@@ -29,7 +29,8 @@ Losses = Callable[[Tensor, Tensor], Tensor]
 class ExampleGradients:
     """Gives the gradients of a network's loss, one for each example. After the `with` block hooks are gone.
 
-    The loss of an example must depend on no other one.
+    The loss of an example must depend on no other one. A layer may see an example as several rows one after another, as
+    many of each: their gradients are added up.
 
     Raises:
         NotImplementedError: a layer whose statistics mix examples.
@@ -60,7 +61,10 @@ class ExampleGradients:
         with torch.no_grad():
             for (layer, inputs, _), at_output in zip(passed, at_outputs, strict=True):
                 # The loss is a mean, and what is wanted is the gradient of each term
-                for parameter, each in self._rules[layer](layer, inputs, at_output * len(labels)).items():
+                for parameter, of_rows in self._rules[layer](layer, inputs, at_output * len(labels)).items():
+                    each = of_rows
+                    if len(of_rows) != len(labels):
+                        each = of_rows.reshape(len(labels), -1, *of_rows.shape[1:]).sum(dim=1)
                     found[parameter] = found[parameter] + each if parameter in found else each
         return [found[parameter] for parameter in self._parameters]
 

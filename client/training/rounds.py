@@ -74,7 +74,9 @@ class RoundRequest:
     @property
     def model(self) -> str:
         """The model as ledger entries name it."""
-        return "voice/code" if self.kind == "code" else f"{self.kind}/{self.study.model_of(self.kind)}"
+        if self.kind == "code":
+            return f"{next(iter(self.study.trained_modalities), 'voice')}/code"
+        return f"{self.kind}/{self.study.model_of(self.kind)}"
 
     @property
     def slot(self) -> str:

@@ -132,6 +132,7 @@ def _planned_facts(planned: CostEstimate) -> dict[str, Any]:
         step = training_step(plan)
         examples = planned.cohort.clips if plan.unit == "clip" else len(planned.cohort.speakers)
         code = {
+            "modality": " and ".join(study.trained_modalities),
             "unit": plan.unit,
             "rounds": plan.rounds,
             "noise_multiplier": None if step is None else step.noise_multiplier,
@@ -178,7 +179,7 @@ def _planned_lines(facts: dict[str, Any]) -> list[str]:
     for modality, release in facts["releases"].items():
         lines += [f"  {modality} by {release['anonymizer']}", *_epsilon_lines(release)]
     if (code := facts["code"]) is not None:
-        lines.append("  voice, for the federated code: {rounds} rounds, each {unit} one example".format(**code))
+        lines.append("  {modality}, for the federated code: {rounds} rounds, each {unit} one example".format(**code))
         if code["noise_multiplier"] is not None:
             lines.append(_CODE.format(**code))
         lines += _epsilon_lines(code["epsilon"])

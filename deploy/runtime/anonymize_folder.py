@@ -42,7 +42,7 @@ def anonymize_corpus(
         raise StudyError(
             "a study whose sites learn together before they release",
             expected="one that a site alone can release by",
-            fix="run `moretta simulate`, or set `code_training` or `labels_from` in [voice.options]",
+            fix="run `moretta simulate`, or set `code_training` or `labels_from` in the options of the anonymizer",
         )
     limit_threads(1)  # two threads that wait for a busy core are slower than one that works
     check_names(study)

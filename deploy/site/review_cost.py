@@ -83,7 +83,7 @@ def _planned(review: Review, included: Sequence[SiteClip]) -> list[Loss]:
         planned.append(replace(loss, cohort=Cohort.of(pairs)))
         released[loss.released_by[0]] = pairs  # type: ignore[index]
     if (code := review.study.site_training) is not None:  # of everybody, though some will be held out
-        cohort = Cohort.of(released.get("voice", []))
+        cohort = Cohort.of(released.get(review.study.trained_modalities[0], []))
         planned.append(Loss(cohort, AUDIENCES, training_losses(code, cohort.most_clips)))
     return planned + training_ahead(review.settings, review.study, released)
 

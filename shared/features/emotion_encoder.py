@@ -110,7 +110,7 @@ class EmotionTraining(SiteTraining):
     monitored = CODE
     learning_rate = 0.5
 
-    def __init__(self, study: Study, plan: SiteTrainingPlan, *, in_windows: bool) -> None:
+    def __init__(self, study: Study, plan: SiteTrainingPlan, *, in_windows: bool = False) -> None:
         super().__init__(study, plan, in_windows=in_windows)
         self.size = EncoderOptions.of(study.voice.options).code_size
 

@@ -7,7 +7,7 @@ are the same for all: `moretta.client.training.code_training` at a site, `morett
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -15,9 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from moretta.shared.core.terms import Modality
+from moretta.shared.data.clips import Clip
+from moretta.shared.data.recordings import read_sound
+from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.public_speech import PublicSpeechOptions
-from moretta.shared.features.speaker_code import PublicRows, measured_public_speech
-from moretta.shared.study.options import SiteTrainingPlan
+from moretta.shared.features.speaker_code import PublicRows, measured_clip, measured_public_speech
+from moretta.shared.study.options import Options, SiteTrainingPlan
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import Delta
 
@@ -30,6 +34,8 @@ _CLEAR = 2.0
 """Standard deviations of the squared norm of noise by which a change must be longer than noise alone."""
 
 Arrays = dict[str, npt.NDArray[Any]]
+Measure = Callable[[Clip], npt.NDArray[Any] | None]
+"""What an encoder is trained on: rows [rows, n] of one clip, None of a clip that lacks it. Equal ones measure alike."""
 Unit = Literal["clip", "speaker"]
 
 
@@ -93,7 +99,7 @@ def is_clear(before: npt.NDArray[Any], after: npt.NDArray[Any], *, noise: float)
     return change > float(noise**2 * (before.size + _CLEAR * np.sqrt(2 * before.size)))
 
 
-class SiteTrainedOptions(PublicSpeechOptions):
+class SiteTrainedOptions(Options):
     """Options of an anonymizer whose encoder sites may train together."""
 
     code_unit: Literal["clip", "speaker"] = "speaker"
@@ -118,27 +124,50 @@ class SiteTrainedOptions(PublicSpeechOptions):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Measurements of the sound of a clip, see `speaker_code.measured_clip`."""
+
+    in_windows: bool
+    """Second by second, and not of the whole clip."""
+
+    def __call__(self, clip: Clip) -> npt.NDArray[Any] | None:
+        """float32 [rows, 95]. Errors: see `read_sound`."""
+        sound = read_sound(clip)
+        return None if sound is None else measured_clip(check_samples(sound), in_windows=self.in_windows)
+
+
 class SiteTraining(ABC):
     """The training of an encoder at the sites: how it starts, and what it makes of the public arrays."""
 
     trained: frozenset[str]
     """Names of the public arrays that it changes."""
-    rounds_array: str | None = None
-    """Name of the public array that holds the number of rounds, if there is one."""
-    monitored: ClassVar[str]
+    rounds_arrays: frozenset[str] = frozenset()
+    """Names of the public arrays that hold the number of rounds."""
+    monitored: str
     """The encoder's array whose change decides whether the training came to more than its noise."""
     learning_rate: ClassVar[float]
     """Of one step, for the mean of clipped gradients."""
+    modalities: tuple[Modality, ...] = ("voice",)
+    """Whose files are read."""
 
-    def __init__(self, study: Study, plan: SiteTrainingPlan, *, in_windows: bool) -> None:
+    def __init__(self, study: Study, plan: SiteTrainingPlan, *, in_windows: bool = False) -> None:
         self.study, self.plan, self.in_windows = study, plan, in_windows
-        self._folder = SiteTrainedOptions.of(study.voice.options).public_speech
 
     @classmethod
-    def of(cls, study: Study, *, in_windows: bool) -> Self | None:
-        """The training that a study plans, if any. In windows, a clip is measured second by second."""
-        plan = study.voice.site_training()
+    def of(cls, study: Study, *, modality: Modality = "voice", in_windows: bool = False) -> Self | None:
+        """The training that a study plans for a modality, if any. In windows, a clip is measured second by second."""
+        plan = study.section(modality).site_training()
         return None if plan is None else cls(study, plan, in_windows=in_windows)
+
+    @property
+    def measure(self) -> Measure:
+        """What clips are to this encoder. Default: measurements of their sound.
+
+        Raises:
+            StudyError: this machine cannot measure clips so. It is raised before a clip is read.
+        """
+        return Delivery(self.in_windows)
 
     @abstractmethod
     def first_arrays(self, public: Mapping[str, npt.NDArray[Any]]) -> Arrays:
@@ -155,11 +184,12 @@ class SiteTraining(ABC):
 
     def public_rows(self) -> PublicRows:
         """Measurements of the study's public speech."""
-        return measured_public_speech(self._folder, in_windows=self.in_windows)
+        folder = PublicSpeechOptions.of(self.study.voice.options).public_speech
+        return measured_public_speech(folder, in_windows=self.in_windows)
 
     def may_become(self, name: str, approved: npt.NDArray[Any] | None, array: npt.NDArray[Any]) -> bool:
         """Whether this training can have made an array of the one that was approved, None if there was none."""
-        if name == self.rounds_array:  # public speech alone takes none
+        if name in self.rounds_arrays:  # public speech alone takes none
             return array.dtype == np.int64 and np.array_equal(array, [self.plan.rounds])
         if approved is None or (approved.dtype, approved.shape) != (array.dtype, array.shape):
             return False

@@ -14,12 +14,14 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from moretta.shared.core.array_types import unit_rows
-from moretta.shared.models.adversaries import Adversary, AdversaryFigures, dense
+from moretta.shared.models.adversaries import Adversary, AdversaryFigures, cross_entropies, dense
 from moretta.shared.models.network_arrays import LARGEST_WEIGHT
 from moretta.shared.models.replacement_autoencoder import (
+    MAX_ROUNDS,
     SEXES,
     Floats,
     Scale,
@@ -32,14 +34,14 @@ from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
 
 BETWEEN, BOTTLENECK = 128, 64
 PREFIX = "voice/embedding/"
-CENTER, DEVIATION, MADE_CENTER, MADE_DEVIATION, FIGURES = (
-    PREFIX + name for name in ("center", "deviation", "made-center", "made-deviation", "figures")
+CENTER, DEVIATION, MADE_CENTER, MADE_DEVIATION, FIGURES, ROUNDS = (
+    PREFIX + name for name in ("center", "deviation", "made-center", "made-deviation", "figures", "rounds")
 )
 _LARGEST = 1e6
 
 
 class EmbeddingNet(nn.Module):
-    """Places [n, d] to reconstructed places [n, d], the logits of people [n, k] and those of both sexes [n, 2].
+    """Places [n, d] to reconstructed places, the logits of k people and those of both sexes, [n, d + k + 2].
 
     Both heads stand behind a reversal, and give logits.
     """
@@ -51,10 +53,39 @@ class EmbeddingNet(nn.Module):
         self.sex = Adversary(dense(BOTTLENECK, len(SEXES)))
         self.strength = strength
 
-    def forward(self, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All three outputs."""
+    def forward(self, places: Tensor) -> Tensor:
+        """All three outputs side by side, so that one loss of each row is one gradient of each row."""
         code = self.encoder(places)
-        return self.decoder(code), self.person(code, self.strength), self.sex(code, self.strength)
+        heads = self.person(code, self.strength), self.sex(code, self.strength)
+        return torch.cat([self.decoder(code), *heads], dim=1)
+
+
+def divided(outputs: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Places [n, width], and the logits of people and of both sexes, of what the network gives."""
+    people = outputs.shape[1] - width - len(SEXES)
+    made, person, sex = torch.split(outputs, [width, people, len(SEXES)], dim=1)
+    return made, person, sex
+
+
+def terms(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Three terms of each row, [n] each: squared error of places, and cross-entropies of both heads in nats.
+
+    Args:
+        outputs: [n, d + k + 2], as the network gives them.
+        targets: [n, d + 4]: places, person (from 0 on), sex (0 or 1), and the weights of both cross-entropies.
+    """
+    width = targets.shape[1] - 4
+    made, person, sex = divided(outputs, width)
+    wanted, rest = targets[:, :width], targets[:, width:]
+    of_person = rest[:, 2] * cross_entropies(person, rest[:, 0].long())
+    return (made - wanted).square().mean(dim=1), of_person, rest[:, 3] * cross_entropies(sex, rest[:, 1].long())
+
+
+def losses(outputs: Tensor, targets: Tensor) -> Tensor:
+    """One loss for each row, [n]: the sum of its `terms`, those of heads in units of a guess."""
+    people = outputs.shape[1] - (targets.shape[1] - 4) - len(SEXES)
+    missed, of_person, of_sex = terms(outputs, targets)
+    return missed + of_person / float(np.log(max(people, 2))) + of_sex / float(np.log(len(SEXES)))
 
 
 class EmbeddingFigures(NamedTuple):
@@ -122,7 +153,8 @@ class AdversarialEmbedding:
         biases = {f"{PREFIX}{layer}.bias": Rule((to,), LARGEST_WEIGHT) for layer, (_, to) in sizes.items()}
         centers = {name: Rule((width,), _LARGEST) for name in (CENTER, MADE_CENTER)}
         deviations = {name: Rule((width,), _LARGEST, LEAST_SPREAD) for name in (DEVIATION, MADE_DEVIATION)}
-        return {**centers, **deviations, **weights, **biases, FIGURES: Rule((EmbeddingFigures.size(),), _LARGEST)}
+        others = {FIGURES: Rule((EmbeddingFigures.size(),), _LARGEST), ROUNDS: Rule((1,), MAX_ROUNDS, 0, dtype="int64")}
+        return {**centers, **deviations, **weights, **biases, **others}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, width: int) -> Self:
@@ -130,17 +162,23 @@ class AdversarialEmbedding:
         return cls(named(arrays, cls.rules(width)))
 
     @classmethod
-    def of(cls, network: EmbeddingNet, scale: Scale, made: Scale) -> Self:
+    def of(cls, network: EmbeddingNet, scale: Scale, made: Scale, rounds: int = 0) -> Self:
         """Without figures: the network, the scale of public embeddings, and that of what it makes of their places."""
         state = {name: np.asarray(tensor) for name, tensor in network.state_dict().items()}
         weights = {PREFIX + name: array for name, array in state.items() if name.startswith(("encoder.", "decoder."))}
         scales = dict(zip((CENTER, DEVIATION, MADE_CENTER, MADE_DEVIATION), (*scale, *made), strict=True))
-        return cls({**scales, **weights, FIGURES: np.zeros(EmbeddingFigures.size(), np.float32)})
+        figures = np.zeros(EmbeddingFigures.size(), np.float32)
+        return cls({**scales, **weights, FIGURES: figures, ROUNDS: np.array([rounds], np.int64)})
 
     @property
     def figures(self) -> EmbeddingFigures:
         """Of public people."""
         return EmbeddingFigures.from_array(self.arrays[FIGURES])
+
+    @property
+    def rounds(self) -> int:
+        """Of training at the sites; 0 means that it was trained on public speech alone."""
+        return int(self.arrays[ROUNDS][0])
 
     def reconstructed(self, embeddings: npt.NDArray[Any]) -> Floats:
         """Places [n, d] that the decoder makes of embeddings [n, d]."""

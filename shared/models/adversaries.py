@@ -120,7 +120,13 @@ def cross_entropies(logits: Tensor, label: Tensor, weights: Tensor | None = None
 
 
 def train_fresh(
-    make: Callable[[], nn.Module], known: Labelled, held_out: Labelled, *, seed: int, epochs: int = 100
+    make: Callable[[], nn.Module],
+    known: Labelled,
+    held_out: Labelled,
+    *,
+    seed: int,
+    epochs: int = 100,
+    classes: int | None = None,
 ) -> Fresh:
     """Train a verifier from nothing, and keep the epoch at which held-out rows are read best.
 
@@ -132,11 +138,12 @@ def train_fresh(
         held_out: rows of other people.
         seed: of weights and order.
         epochs: passes over the rows.
+        classes: that the network has; None takes those that rows have.
     """
     with seeded(seed):
         network = make()
         (rows, labels), (others, truth) = _tensors(known), _tensors(held_out)
-        classes = int(max(labels.max(), truth.max())) + 1
+        classes = classes or int(max(labels.max(), truth.max())) + 1
         weights, fair = balance(known.label, classes), balance(held_out.label, classes)
         optimizer = torch.optim.Adam(network.parameters(), lr=_RATE, fused=True)
         best = Fresh(network, float("inf"), 0.0)

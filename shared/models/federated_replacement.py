@@ -103,7 +103,7 @@ class ReplacementTraining(SiteTraining):
     """From the public autoencoder to the one of all sites."""
 
     trained = frozenset({*(PREFIX + name for name in weight_shapes()), FIGURES})
-    rounds_array = ROUNDS
+    rounds_arrays = frozenset({ROUNDS})
     monitored = "encoder.2.weight"
     learning_rate = 0.1
 

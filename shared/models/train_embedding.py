@@ -20,8 +20,15 @@ from moretta.shared.core.workers import seeded
 from moretta.shared.features.public_speech import Recording
 from moretta.shared.features.speaker_code import PublicRows
 from moretta.shared.features.voice_similarity import diagonal_dominance, gain_decibel, similarity_matrix
-from moretta.shared.models.adversarial_embedding import FIGURES, AdversarialEmbedding, EmbeddingFigures, EmbeddingNet
-from moretta.shared.models.adversaries import balance, batches, cross_entropies, recall, strength_at, variation
+from moretta.shared.models.adversarial_embedding import (
+    FIGURES,
+    AdversarialEmbedding,
+    EmbeddingFigures,
+    EmbeddingNet,
+    divided,
+    terms,
+)
+from moretta.shared.models.adversaries import balance, batches, recall, strength_at, variation
 from moretta.shared.models.held_out_people import ATTRIBUTES, People, Split, read_afresh
 from moretta.shared.models.replacement_autoencoder import SEXES, Floats, Scale, placed, scale_of
 from moretta.shared.models.train_replacement import BATCH, RATE, READER_RATE
@@ -83,9 +90,8 @@ def fitted(known: People, task: EmbeddingTask, *, seed: int) -> Fitted:
     scale, people = scale_of(known.values), int(known.person.max()) + 1
     with seeded(seed):
         network = EmbeddingNet(known.values.shape[1], people)
-        places = torch.tensor(placed(known.values, scale), dtype=torch.float32)
-        person, sex = torch.tensor(known.person), torch.tensor(known.sex)
-        of_person, of_sex = balance(known.person, people), balance(known.sex, len(SEXES))
+        targets = targets_of(known, scale)
+        places = targets[:, : known.values.shape[1]].contiguous()
         trunk = [*network.encoder.parameters(), *network.decoder.parameters()]
         heads = [*network.person.parameters(), *network.sex.parameters()]
         groups: list[dict[str, Any]] = [{"params": trunk}, {"params": heads, "lr": READER_RATE}]
@@ -95,32 +101,41 @@ def fitted(known: People, task: EmbeddingTask, *, seed: int) -> Fitted:
             network.strength = strength_at(epoch / task.epochs, most=task.strength)
             for batch in batches(len(places), BATCH):
                 optimizer.zero_grad()
-                made, people_found, sexes_found = network(places[batch])
-                of_people = cross_entropies(people_found, person[batch], of_person)
-                of_sexes = cross_entropies(sexes_found, sex[batch], of_sex)
-                missed = (made - places[batch]).square().mean(dim=1)
+                missed, of_people, of_sexes = terms(network(places[batch]), targets[batch])
                 (missed + of_people / np.log(people) + of_sexes / np.log(len(SEXES))).mean().backward()
                 optimizer.step()
                 lost[epoch] += float(of_people.detach().sum()), float(of_sexes.detach().sum())
         return Fitted(network, scale, lost / len(places))
 
 
+def targets_of(known: People, scale: Scale) -> torch.Tensor:
+    """See `adversarial_embedding.terms`: each clip's own place, and people and sexes count alike."""
+    person = balance(known.person, int(known.person.max()) + 1).numpy()[known.person]
+    sex = balance(known.sex, len(SEXES)).numpy()[known.sex]
+    rows = np.column_stack([placed(known.values, scale), known.person, known.sex, person, sex])
+    return torch.tensor(rows, dtype=torch.float32)
+
+
 @torch.no_grad()
 def in_loop(found: Fitted, people: People) -> tuple[float, float]:
     """Balanced accuracies of both heads, of speaker and of sex."""
-    _, person, sex = found.network(torch.tensor(placed(people.values, found.scale), dtype=torch.float32))
+    places = torch.tensor(placed(people.values, found.scale), dtype=torch.float32)
+    _, person, sex = divided(found.network(places), places.shape[1])
     return recall(people.person, person.argmax(dim=1).numpy()), recall(people.sex, sex.argmax(dim=1).numpy())
 
 
-def measured_embedding(found: Fitted, split: Split, *, able: tuple[float, float], seed: int) -> AdversarialEmbedding:
+def measured_embedding(
+    found: Fitted, split: Split, *, able: tuple[float, float], seed: int, rounds: int = 0
+) -> AdversarialEmbedding:
     """The arrays of a network with their figures.
 
     Args:
         able: what the heads of the same network without reversal read.
+        rounds: of training at the sites.
     """
     known, others = split.known, split.others
     bare = AdversarialEmbedding.of(found.network, found.scale, found.scale)
-    made = AdversarialEmbedding.of(found.network, found.scale, scale_of(bare.reconstructed(known.values)))
+    made = AdversarialEmbedding.of(found.network, found.scale, scale_of(bare.reconstructed(known.values)), rounds)
     released, read = made(others.values), in_loop(found, split.unseen)
     kept = variation(made.reconstructed(others.values), placed(others.values, found.scale))
     original, output = (known.values, others.values), (made(known.values), released)

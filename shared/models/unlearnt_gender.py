@@ -7,7 +7,7 @@ fusion), and in the classifier of sex whose gradient is reversed. The embedding 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple, Self
@@ -120,13 +120,15 @@ class UnlearntNet(nn.Module):
     """Clips [n, values of all modalities] to the logits of emotions and of both sexes, [n, 6 + 2].
 
     While it is trained on public people, each value of an embedding is scaled to a deviation of 1 (batch normalization
-    without weights): else it could beat the classifier of sex by large values, and small ones would hide from it.
+    without weights): else it could beat the classifier of sex by large values, and small ones would hide from it. With
+    `is_folded` those scales are in the last layers, see `fold`, and no layer mixes rows.
     """
 
-    def __init__(self, modalities: Sequence[Modality], strength: float = 0.0) -> None:
+    def __init__(self, modalities: Sequence[Modality], strength: float = 0.0, *, is_folded: bool = False) -> None:
         super().__init__()
         self.branches = nn.ModuleDict({modality: BRANCHES[modality]() for modality in modalities})
-        self.scales = nn.ModuleDict({modality: nn.BatchNorm1d(WIDTH, affine=False) for modality in modalities})
+        scale: Callable[[], nn.Module] = nn.Identity if is_folded else partial(nn.BatchNorm1d, WIDTH, affine=False)
+        self.scales = nn.ModuleDict({modality: scale() for modality in modalities})
         width = WIDTH * len(modalities)
         self.emotion, self.sex = nn.Linear(width, len(EMOTIONS)), Adversary(dense(width, len(SEXES)))
         self.strength = strength

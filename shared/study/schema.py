@@ -91,6 +91,11 @@ class Study(Section):
                 'site has into all releases; train it on public speech, or set dp = "none" and secure = false in '
                 "[aggregation]"
             )
+        if len({(self.section(m).anonymizer, self.section(m).site_training()) for m in self.trained_modalities}) > 1:
+            yield (
+                "voice and face each have an encoder that sites train, and a study trains one; train one of them on "
+                "public people, or both as one, by the same anonymizer and the same code_ options"
+            )
         if aggregation.secure and self.audit.enabled and self.audit.inference and self.audit.updates:
             yield "secure aggregation hides the updates that audit.updates attacks; set updates = false in [audit]"
         if aggregation.secure and self.stages.on_lost_site == "retry":
@@ -150,10 +155,14 @@ class Study(Section):
         return tuple(modality for modality in MODALITIES if self.section(modality).enabled)
 
     @property
+    def trained_modalities(self) -> tuple[Modality, ...]:
+        """Those whose encoder sites train together before they release; there is one encoder."""
+        return tuple(m for m in self.modalities if self.section(m).site_training() is not None)
+
+    @property
     def site_training(self) -> SiteTrainingPlan | None:
         """What sites train together before they release, if the anonymizers have anything."""
-        plans = (self.section(modality).options.site_training() for modality in self.modalities)
-        return next((plan for plan in plans if plan is not None), None)
+        return next((self.section(m).site_training() for m in self.trained_modalities), None)
 
     @property
     def learns_fusion(self) -> bool:

@@ -55,8 +55,7 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     options = parser.parse_args()
     measure.POOLED = speakers_table.POOLED
-    for name in ("_run_id", "_node_id", "_task_id"):  # Flower's messages want to know who makes them
-        setattr(TaskIdentity, name, 1)
+    name_sender()
     sound = speakers_table.sound_of(options.corpus)
     people = sorted({clip.speaker for clip in sound})
     half = len(people) // 2
@@ -79,6 +78,12 @@ def main() -> None:
         print(_row(unit, epsilon, taken, found), flush=True)
 
 
+def name_sender() -> None:
+    """Flower's messages want to know who makes them."""
+    for name in ("_run_id", "_node_id", "_task_id"):
+        setattr(TaskIdentity, name, 1)
+
+
 def _row(unit: str, epsilon: float | None, taken: int, found: list[dict[str, Any]]) -> str:
     means = [f"{np.mean([one[name] for one in found]):.3f}" for name in _FIGURES]
     if epsilon is None:
@@ -87,7 +92,7 @@ def _row(unit: str, epsilon: float | None, taken: int, found: list[dict[str, Any
     return "| " + " | ".join(["sites", unit, figure, f"{taken} of {len(found)}", *means]) + " |"
 
 
-class _Sites(SiteGrid):
+class Sites(SiteGrid):
     """A grid whose sites compute their responses on the spot."""
 
     def __init__(self, study: Study, settings: dict[str, SiteSettings]) -> None:
@@ -113,7 +118,7 @@ class _Sites(SiteGrid):
 
 
 def _taught(corpus: Path, teachers: list[int], unit: str, epsilon: float | None) -> tuple[speakers_table.Code, bool]:
-    """The code, and whether it is another than public speech alone makes."""
+    """The code of one line, see `trained`."""
     voice = {
         "anonymizer": "speaker-normalized",
         "code_training": "public" if epsilon is None else "federated",
@@ -124,8 +129,11 @@ def _taught(corpus: Path, teachers: list[int], unit: str, epsilon: float | None)
     public = train_speaker_code(
         measured_public_speech(None, in_windows=False), size=5, codebook_size=64, seed=1
     ).to_arrays()
-    if epsilon is None:
-        return public, False
+    return (public, False) if epsilon is None else trained(corpus, teachers, study, public)
+
+
+def trained(corpus: Path, teachers: list[Any], study: Study, public: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The public arrays that sites of these people make, and whether they are others than before."""
     with tempfile.TemporaryDirectory() as scratch:
         settings = {
             f"site-{start}": SiteSettings(
@@ -148,8 +156,8 @@ def _taught(corpus: Path, teachers: list[int], unit: str, epsilon: float | None)
             command="",
         )
         context = RunContext(Path(scratch), plan)
-        trained, _ = federate_code(context, _Sites(study, settings), public)
-    return trained, not context.progress.warnings
+        arrays, _ = federate_code(context, Sites(study, settings), public)
+    return arrays, not any("exceeds what" in warning for warning in context.progress.warnings)
 
 
 if __name__ == "__main__":

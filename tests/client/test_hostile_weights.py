@@ -6,8 +6,9 @@ pass NaN on, so whether a clip is one of them was told exactly, at any epsilon.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,22 @@ from moretta.client.training.dp_sgd import TrainingExamples, private_steps
 from moretta.client.training.local_training import noisy_update
 from moretta.client.training.rounds import RoundRequest, train_round
 from moretta.shared.core.errors import RefusedError, StudyError
+from moretta.shared.core.terms import Modality
 from moretta.shared.features.emotion_encoder import EmotionEncoder
 from moretta.shared.features.federated_encoder import FederatedEncoder
+from moretta.shared.features.mfcc import MELS
 from moretta.shared.features.prosodic_features import MEASUREMENTS
+from moretta.shared.models.adversarial_embedding import EmbeddingNet
 from moretta.shared.models.emotion import checked_weights, emotion_model, initial_weights
+from moretta.shared.models.federated_embedding import PEOPLE, PUBLIC_CENTER, PUBLIC_DEVIATION, EmbeddingEncoder
 from moretta.shared.models.federated_replacement import CENTER, DEVIATION, DONORS, ReplacementEncoder
+from moretta.shared.models.federated_unlearnt import CENTER as BANDS_CENTER
+from moretta.shared.models.federated_unlearnt import DEVIATION as BANDS_DEVIATION
+from moretta.shared.models.federated_unlearnt import UnlearntEncoder
 from moretta.shared.models.fusion_gate import first_gate
+from moretta.shared.models.network_arrays import array_shapes
 from moretta.shared.models.replacement_autoencoder import weight_shapes
+from moretta.shared.models.unlearnt_gender import SIZES, UnlearntNet
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.study.schema import Study, parse_study
 
@@ -269,21 +279,61 @@ def of_replacement(arrays: dict[str, np.ndarray]) -> FederatedEncoder:
     return ReplacementEncoder.from_arrays(arrays, sensitive=2, strength=2.0, number=1)
 
 
-ENCODERS = {"emotion": (CODE_SHAPES, of_emotion), "replacement": (REPLACEMENT_SHAPES, of_replacement)}
+EMBEDDING_WIDTH = 24
+EMBEDDING_SHAPES: dict[str, tuple[int, ...]] = {
+    **array_shapes(partial(EmbeddingNet, EMBEDDING_WIDTH, 3)),
+    **dict.fromkeys((PUBLIC_CENTER, PUBLIC_DEVIATION), (EMBEDDING_WIDTH,)),
+    PEOPLE: (3, EMBEDDING_WIDTH),
+}
 
 
+def of_embedding(arrays: dict[str, np.ndarray]) -> FederatedEncoder:
+    return EmbeddingEncoder.from_arrays(arrays, width=EMBEDDING_WIDTH, strength=2.0)
+
+
+def unlearnt(*modalities: Modality) -> tuple[dict[str, tuple[int, ...]], Callable[[Any], FederatedEncoder], int]:
+    shapes = dict(array_shapes(partial(UnlearntNet, modalities, is_folded=True)))
+    shapes |= dict.fromkeys((BANDS_CENTER, BANDS_DEVIATION), (MELS,)) if "voice" in modalities else {}
+    width = sum(SIZES[modality] for modality in modalities)
+    return shapes, partial(UnlearntEncoder.from_arrays, modalities=modalities, strength=2.0), width
+
+
+ENCODERS: dict[str, tuple[dict[str, tuple[int, ...]], Callable[[Any], FederatedEncoder], int]] = {
+    "emotion": (CODE_SHAPES, of_emotion, len(MEASUREMENTS)),
+    "replacement": (REPLACEMENT_SHAPES, of_replacement, len(MEASUREMENTS)),
+    "embedding": (EMBEDDING_SHAPES, of_embedding, EMBEDDING_WIDTH),
+    "unlearnt-voice": unlearnt("voice"),
+    "unlearnt-face": unlearnt("face"),
+}
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 3.4e38, -3.4e38], ids=str)
-def test_an_autoencoder_in_training_that_cannot_be_is_refused(bad: float) -> None:
+def test_an_encoder_in_training_that_cannot_be_is_refused(bad: float, kind: str) -> None:
+    shapes, checked, _ = ENCODERS[kind]
+    arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    checked(arrays)
+    for name, shape in shapes.items():
+        for changed in (np.full(shape, bad, np.float32), np.ones((*shape, 2), np.float32), np.ones(shape)):
+            with pytest.raises(StudyError):
+                checked({**arrays, name: changed})
+        with pytest.raises(StudyError):
+            checked({other: array for other, array in arrays.items() if other != name})
+        if name.endswith(("deviation", "spread")):
+            with pytest.raises(StudyError):
+                checked({**arrays, name: np.zeros(shape, np.float32)})
+    with pytest.raises(StudyError):
+        checked({**arrays, "more": np.zeros(1, np.float32)})
+
+
+def test_public_donors_and_people_are_at_least_one_and_as_many_as_the_head_reads() -> None:
     arrays = {name: np.ones(shape, np.float32) for name, shape in REPLACEMENT_SHAPES.items()}
-    of_replacement(arrays)
-    for name, shape in REPLACEMENT_SHAPES.items():
-        with pytest.raises(StudyError):
-            of_replacement({**arrays, name: np.full(shape, bad, np.float32)})
-    for changed in ({DEVIATION: np.zeros(len(MEASUREMENTS), np.float32)}, {"more": np.zeros(1, np.float32)}):
-        with pytest.raises(StudyError):
-            of_replacement({**arrays, **changed})
     with pytest.raises(StudyError):
         of_replacement({**arrays, DONORS[0]: np.ones((0, len(MEASUREMENTS)), np.float32)})
+    arrays = {name: np.ones(shape, np.float32) for name, shape in EMBEDDING_SHAPES.items()}
+    for people in (0, 2, 4):
+        with pytest.raises(StudyError):
+            of_embedding({**arrays, PEOPLE: np.ones((people, EMBEDDING_WIDTH), np.float32)})
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
@@ -294,7 +344,7 @@ def test_a_code_in_training_is_refused_or_one_unit_moves_the_sum_by_its_clipping
     unit: Any, kind: str, data: st.DataObject
 ) -> None:
     generator = np.random.default_rng(data.draw(st.integers(0, 99)))
-    shapes, checked = ENCODERS[kind]
+    shapes, checked, width = ENCODERS[kind]
     arrays = {name: np.abs(generator.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
     for name in data.draw(st.lists(st.sampled_from(sorted(arrays)), min_size=1, max_size=4, unique=True)):
         arrays[name][...] = np.float32(data.draw(st.sampled_from([*BAD, 1e6, -1e6, 1e3, -1e3, 5.1e-4])))
@@ -302,7 +352,7 @@ def test_a_code_in_training_is_refused_or_one_unit_moves_the_sum_by_its_clipping
         code = checked(arrays)
     except StudyError:
         return
-    one = generator.normal(size=(CLIPS, len(MEASUREMENTS))).astype(np.float32)
+    one = generator.normal(size=(CLIPS, width)).astype(np.float32)
     other = one.copy()
     other[0] = data.draw(st.sampled_from([0.0, 1e6, -1e6]))
     labels, sexes = np.arange(CLIPS) % 6, ["female", "male"] * (CLIPS // 2)

@@ -127,7 +127,7 @@ def test_options_that_cannot_be_are_refused_where_a_study_is_read() -> None:
         ({"encoder": "hubert"}, "encoder"),
         ({"adversary_strength": -1}, "adversary_strength"),
         ({"epochs": 0}, "epochs"),
-        ({"code_training": "federated"}, "code_training"),
+        ({"code_training": "private"}, "code_training"),
     ):
         with pytest.raises(StudyError, match=why):
             study_of(**options)

@@ -88,8 +88,13 @@ def test_voice_and_face_are_trained_together_once_and_each_is_released_by_itself
 
 
 def test_one_network_has_one_strength_and_one_public_folder(tmp_path: Path) -> None:
-    for other in ({"adversary_strength": 0.5}, {"epochs": 7}, {"public_faces": tmp_path}):
-        with pytest.raises(StudyError, match="different public folders, strengths or epochs"):
+    for other in (
+        {"adversary_strength": 0.5},
+        {"epochs": 7},
+        {"public_faces": tmp_path},
+        {"code_training": "federated"},
+    ):
+        with pytest.raises(StudyError, match="different public folders, strengths, epochs or code_training"):
             prepare_public(study_of("voice", "face", face=other))
 
 

@@ -122,7 +122,9 @@ def loss(site: SiteSettings, study: Study, arrays: dict[str, Any]) -> float:
     encoder = EmotionEncoder(arrays)
     corpus, clips = site_corpus(site, study)
     training = site_training_of(study)
-    examples, _ = code_training._examples(site, study, clips, training, encoder, speakers=corpus.speakers)
+    assert training is not None
+    unit, measure = training.plan.unit, training.measure
+    examples, _ = code_training._examples(site, study, clips, measure, encoder, unit=unit, speakers=corpus.speakers)
     logits = examples.features.numpy() @ arrays[CODE].T @ arrays["emotion.weight"].T + arrays["emotion.bias"]
     logits = logits - logits.max(axis=1, keepdims=True)
     return float((np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), examples.labels.numpy()]).mean())

@@ -21,6 +21,7 @@ from moretta.shared.models.adversarial_embedding import (
     AdversarialEmbedding,
     EmbeddingFigures,
     EmbeddingNet,
+    divided,
 )
 from moretta.shared.models.adversaries import Adversary, reverse
 from moretta.shared.models.held_out_people import Split, people_without_part
@@ -136,7 +137,7 @@ def test_sites_compute_what_the_network_computes_without_torch(rows: PublicRows)
     center, deviation = found.scale
     places = torch.tensor((rows.values[:9] - center) / deviation, dtype=torch.float32).clamp(-5, 5)
     with torch.no_grad():
-        expected = found.network(places)[0].numpy()
+        expected = divided(found.network(places), places.shape[1])[0].numpy()
     np.testing.assert_allclose(made.reconstructed(rows.values[:9]), expected, atol=1e-4)
 
 
@@ -158,7 +159,7 @@ def test_held_out_people_and_unseen_clips_have_no_part_in_training(rows: PublicR
     assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
     able = in_loop(fitted(split.known, PLAIN, seed=1), split.unseen)
     assert able[0] >= 0.9
-    assert EmbeddingNet(24, 8)(torch.zeros(3, 24))[1].shape == (3, 8)
+    assert divided(EmbeddingNet(24, 8)(torch.zeros(3, 24)), 24)[1].shape == (3, 8)
 
 
 def chosen(rows: PublicRows, mine: Any) -> PublicRows:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 import torch
+from planted import planted_clips
 from torch import nn
 
 from moretta.client.training.example_gradients import ExampleGradients
 from moretta.shared.core.terms import Modality
 from moretta.shared.core.workers import seeded
 from moretta.shared.features.mfcc import MELS
-from moretta.shared.features.speaker_code import PublicRows
 from moretta.shared.models import unlearnt_gender
 from moretta.shared.models.adversaries import reverse
 from moretta.shared.models.train_unlearnt import Split, UnlearntTask, fitted, measured_embeddings, train_unlearnt
 from moretta.shared.models.unlearnt_gender import (
     LIMIT,
-    PICTURES,
-    SIDE,
     SIZES,
     STEPS,
     WIDTH,
@@ -28,31 +24,7 @@ from moretta.shared.models.unlearnt_gender import (
     UnlearntNet,
     losses,
 )
-from moretta.shared.models.unlearnt_inputs import PublicClips, face_input, voice_input
-
-
-def planted_clips(modalities: Sequence[Modality], people: int = 12, each: int = 12) -> PublicClips:
-    """Noise in which one band, or part of a picture, says the sex, and another one each emotion; they are crossed."""
-    drawn = np.random.default_rng(3)
-    person = np.repeat(np.arange(people), each)
-    rows = np.arange(people * each)
-    sex, emotion = person % 2, rows % 6
-    inputs = {}
-    for modality in modalities:
-        if modality == "voice":
-            values = drawn.normal(size=(len(person), STEPS, MELS))
-            values[:, :, 8] += (2 * sex - 1 + 0.55 * drawn.normal(size=len(sex)))[:, None]
-            values[rows, :, 12 + 4 * emotion] += 1
-        else:
-            values = drawn.normal(size=(len(person), PICTURES, SIDE, SIDE))
-            values[:, :, :12] += (2 * sex - 1 + 0.55 * drawn.normal(size=len(sex)))[:, None, None, None]
-            for row in range(4):
-                values[rows, :, 20 + 4 * emotion + row] += 1
-        inputs[modality] = values.reshape(len(person), -1).astype(np.float32)
-    of_people = PublicRows(
-        np.zeros((len(person), 0)), person.astype(np.str_), emotion.astype(np.int64), np.array(["female", "male"])[sex]
-    )
-    return PublicClips(inputs, of_people)
+from moretta.shared.models.unlearnt_inputs import face_input, voice_input
 
 
 def test_a_planted_bit_of_sex_is_unlearnt_and_emotion_is_not() -> None:
@@ -117,11 +89,12 @@ def test_a_branch_that_gives_the_same_for_everybody_has_collapsed() -> None:
     assert any("collapsed" in fault for fault in faults), faults
 
 
-def test_gradients_of_a_clip_are_those_of_the_clip_alone() -> None:
-    """What DP-SGD clips: also through the recurrent layers."""
+@pytest.mark.parametrize("modalities", [("voice",), ("face",), ("voice", "face")], ids="-".join)
+def test_gradients_of_a_clip_are_those_of_the_clip_alone(modalities: tuple[Modality, ...]) -> None:
+    """What DP-SGD clips: also through the recurrent layers, and where a clip has several pictures."""
     with seeded(2):
-        network = UnlearntNet(("voice",), strength=0.7)
-        clips = torch.randn(3, SIZES["voice"])
+        network = UnlearntNet(modalities, strength=0.7)
+        clips = torch.randn(3, sum(SIZES[name] for name in modalities))
     network.fold()
     targets = torch.tensor([[0.0, 1, 1, 1], [3.0, 0, 1, 2], [5.0, 1, 0.5, 1]])
     with ExampleGradients(network, losses) as gradients_of:

@@ -154,20 +154,23 @@ def _simulated(network: Network, corpus: Path, name: str, text: str) -> StudyRun
 
 @dataclass
 class Encoders:
-    """One study whose sites train the replacement autoencoder together, in simulation and over the network."""
+    """One study whose sites train the encoder of a published system together, in simulation and over the network."""
 
+    system: str
     simulated: StudyRun
     deployed: StudyRun
     sites: list[Site]
 
 
-@pytest.fixture(scope="session")
-def encoders(network: Network, corpus: Path) -> Encoders:
+@pytest.fixture(scope="session", params=["replacement-autoencoder", "unlearnt-gender"])
+def encoders(request: Any, network: Network, corpus: Path) -> Encoders:
     """Public speech of six other people, three of each sex."""
-    speech = write_tone_corpus(network.root / "public" / "tones", speakers=6)
+    name, speech = f"encoders-{request.param}", network.root / "public" / "tones"
+    if not speech.exists():
+        write_tone_corpus(speech, speakers=6)
     voice = f"""
 [voice]
-anonymizer = "replacement-autoencoder"
+anonymizer = "{request.param}"
 [voice.options]
 public_speech = {json.dumps(str(speech))}
 epochs = 10
@@ -177,8 +180,8 @@ code_epsilon = 8.0
 code_unit = "clip"
 """
     text = STUDY.replace("[voice.options]\ncodebook_size = 16", voice).replace("rounds = 2\ndead", "rounds = 1\ndead")
-    simulated, sites = _simulated(network, corpus, "encoders", text + NO_AUDIT), seeded(network)
-    return Encoders(simulated, network.study("encoders", text + NO_AUDIT, *chosen(*SITES)).wait(), sites)
+    simulated, sites = _simulated(network, corpus, name, text + NO_AUDIT), seeded(network)
+    return Encoders(request.param, simulated, network.study(name, text + NO_AUDIT, *chosen(*SITES)).wait(), sites)
 
 
 def _certificate_ends(site: Site) -> float:

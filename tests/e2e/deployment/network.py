@@ -31,6 +31,7 @@ TRUSTED = [
     "emotion-label-rr",
     "expression-track",
     "replacement-autoencoder",
+    "unlearnt-gender",
 ]
 """Anonymizers that the stewards of these sites let release without a guarantee."""
 MORETTA = Path(sys.executable).parent / "moretta"

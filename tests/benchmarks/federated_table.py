@@ -35,8 +35,8 @@ LINES: tuple[tuple[str, float | None], ...] = (("clip", None), ("clip", 0.0), ("
 """Unit and epsilon; None takes what public people have trained."""
 COLUMNS = {
     "taken": "change taken",
-    "in_loop": "sex, in loop",
-    "speaker_in_loop": "speaker, in loop",
+    "in_loop": "sex head",
+    "speaker_in_loop": "speaker head",
     "emotion": "emotion, retrained",
     "sex": "sex, fresh linear",
     "sex_forest": "sex, fresh forest",
@@ -116,10 +116,9 @@ def figures(study: Study, arrays: Any, rows: Clips, public: list[str], released:
     known, others = (of_people(made, rows, people) for people in (public, released))
     found = readers(People.of(known, whole(known)), People.of(others, whole(others)), known.values, others.values)
     stated = made.parameters()["readers"]
-    return found | {
-        "in_loop": stated["sex"]["in_loop"],
-        "speaker_in_loop": stated.get("speaker", {}).get("in_loop", float("nan")),
-    }
+    heads = {"in_loop": stated["sex"]["in_loop"]}
+    heads |= {"speaker_in_loop": stated["speaker"]["in_loop"]} if "speaker" in stated else {}
+    return found | heads
 
 
 def of_people(made: Any, rows: Clips, people: list[str]) -> PublicRows:

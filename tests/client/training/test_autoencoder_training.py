@@ -31,7 +31,7 @@ from moretta.shared.features.federated_encoder import SiteTraining
 from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.models.unlearnt_gender import SIZES
 from moretta.shared.privacy.accounting import training_step
-from moretta.shared.release.anonymizer import prepare_public, site_training_of
+from moretta.shared.release.anonymizer import anonymizer_of, prepare_public, site_training_of
 from moretta.shared.study.schema import Study, parse_study
 from tests.two_modalities import corpus_of_two_modalities
 
@@ -279,14 +279,21 @@ def test_what_sites_trained_is_released_with_figures_of_public_people(system: Sy
     assert not any(training.may_become(name, public[name], public[name] + 1) for name in fixed)
     changed = {name for name in public if not np.array_equal(after[name], public[name])}
     assert changed >= training.rounds_arrays and any("figures" in name for name in changed)
-    sections = SYSTEMS[system.name]
-    if sections == {"face": UNLEARNT}:
-        return  # stripes are no faces, and nothing is released
-    statement = make_release(system.site, study, after).anonymizer("voice")
-    assert statement is not None and statement.parameters["code_rounds"] == 2
-    assert {p.unit for p in statement.privacy if "federated code" in p.mechanism} == {"clip", "speaker"}
     unchanged = training.public_after(public, None)
     assert unchanged.keys() == training.rounds_arrays
+    assert {modality: of_training(study, after, modality) for modality in study.modalities} == {
+        modality: ["clip", "speaker"] if modality == study.modalities[0] else [] for modality in study.modalities
+    }, "one training is stated once"
+    if study.modalities == ("voice",):
+        statement = make_release(system.site, study, after).anonymizer("voice")
+        assert statement is not None and statement.parameters["code_rounds"] == 2
+        assert [p.unit for p in statement.privacy if "federated code" in p.mechanism] == ["clip", "speaker"]
+
+
+def of_training(study: Study, arrays: dict[str, Any], modality: Any) -> list[str]:
+    """Units of the rows that a statement has of training at the sites."""
+    rows = anonymizer_of(study, modality).from_study(study, arrays).privacy({"somebody": [1] * 12})
+    return [row.unit for row in rows if "federated code" in row.mechanism]
 
 
 def test_readers_that_were_able_before_are_stated_as_before(system: System) -> None:

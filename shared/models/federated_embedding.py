@@ -108,7 +108,7 @@ class EmbeddingTraining(SiteTraining):
     trained = frozenset(AdversarialEmbedding.rules(1)) - {CENTER, DEVIATION, ROUNDS}
     rounds_arrays = frozenset({ROUNDS})
     monitored = "encoder.2.weight"
-    learning_rate = 0.1
+    learning_rate = 0.3
 
     @property
     @abstractmethod

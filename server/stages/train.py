@@ -83,7 +83,8 @@ def federate_code(context: RunContext, grid: SiteGrid, public: Arrays) -> tuple[
         weights = strategy.round(number, weights)
     step = training_step(training.plan)
     deviation = 0.0 if step is None else step.noise_multiplier * float(np.sqrt(variance))
-    clear = is_clear(first[training.monitored], weights[training.monitored], noise=deviation)
+    before, after = first[training.monitored], weights[training.monitored]
+    clear = is_clear(before, after, noise=deviation, least_signal=training.least_signal)
     if not clear:
         context.warn(
             f"the noise of {rounds} rounds exceeds what the sites' clips add to the code: it stays as public speech "

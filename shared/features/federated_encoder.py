@@ -89,14 +89,19 @@ class FederatedEncoder(ABC):
         return {**self.arrays, **{name: np.asarray(array) for name, array in network.state_dict().items()}}
 
 
-def is_clear(before: npt.NDArray[Any], after: npt.NDArray[Any], *, noise: float) -> bool:
+def is_clear(before: npt.NDArray[Any], after: npt.NDArray[Any], *, noise: float, least_signal: float = 0.0) -> bool:
     """Whether a change is larger than noise alone would be.
 
     The squared norm of n values of noise of deviation s is n s^2, give or take s^2 times the root of 2 n. A change that
     is not longer than that would, on average, do the code more harm than good. `noise` is the deviation, 0 for none.
+
+    Of many values a change can be longer than that and still be noise almost as a whole: `least_signal` is the share of
+    the squared norm that must be beyond what noise makes on average.
     """
     change = float(np.square(np.asarray(after, np.float64) - before).sum())
-    return change > float(noise**2 * (before.size + _CLEAR * np.sqrt(2 * before.size)))
+    expected = noise**2 * before.size
+    exceeded = expected + noise**2 * _CLEAR * float(np.sqrt(2 * before.size))
+    return change > exceeded and change * (1 - least_signal) >= expected
 
 
 class SiteTrainedOptions(Options):
@@ -146,6 +151,8 @@ class SiteTraining(ABC):
     """Names of the public arrays that hold the number of rounds."""
     monitored: str
     """The encoder's array whose change decides whether the training came to more than its noise."""
+    least_signal: ClassVar[float] = 0.0
+    """See `is_clear`."""
     learning_rate: ClassVar[float]
     """Of one step, for the mean of clipped gradients."""
     modalities: tuple[Modality, ...] = ("voice",)

@@ -106,6 +106,7 @@ class ReplacementTraining(SiteTraining):
     rounds_arrays = frozenset({ROUNDS})
     monitored = "encoder.2.weight"
     learning_rate = 0.1
+    least_signal = 0.5  # noise is on all weights, and wrecks a network before it hides one array
 
     @property
     @abstractmethod

@@ -119,6 +119,7 @@ class UnlearntTraining(SiteTraining):
     """From the public branches to those of all sites."""
 
     learning_rate = 0.1
+    least_signal = 0.5  # noise is on all weights, and wrecks a network before it hides one array
 
     def __init__(self, study: Study, plan: SiteTrainingPlan, *, in_windows: bool = False) -> None:
         super().__init__(study, plan, in_windows=in_windows)

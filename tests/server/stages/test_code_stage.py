@@ -17,6 +17,7 @@ from moretta.server.study import SITE_STAGES, Stage, run_stages
 from moretta.shared.core.errors import RunError
 from moretta.shared.features import speaker_code
 from moretta.shared.features.emotion_encoder import CODE, TRAINED, EmotionTraining
+from moretta.shared.features.federated_encoder import is_clear
 from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.features.speaker_code import PublicRows, SpeakerCode, public_rows, train_speaker_code
 from moretta.shared.messages import wire
@@ -172,6 +173,20 @@ def test_noise_that_exceeds_what_clips_contribute_leaves_the_public_code_and_say
     assert likeness(code.projection, before.projection) == pytest.approx(1.0, abs=1e-4)
     assert code.rounds == 3  # the budget is spent all the same
     assert any("the noise of 3 rounds exceeds" in warning for warning in warnings_of(run))
+
+
+@pytest.mark.parametrize(
+    ("signal", "by_length", "by_share"), [(0.0, False, False), (0.3, True, False), (2.0, True, True)]
+)
+def test_of_many_values_a_change_can_exceed_noise_and_be_little_else(
+    signal: float, by_length: bool, by_share: bool
+) -> None:
+    """As found: an encoder of 26 thousand weights was taken that noise had wrecked. `signal` is in units of noise."""
+    generator = np.random.default_rng(1)
+    before, noise, moved = np.zeros(4000), generator.normal(size=4000), generator.normal(size=4000)
+    after = noise * np.sqrt(4000 / np.square(noise).sum()) + moved * np.sqrt(signal)
+    assert is_clear(before, after, noise=1.0) == by_length
+    assert is_clear(before, after, noise=1.0, least_signal=0.5) == by_share
 
 
 def test_what_is_clear_above_the_noise_is_taken(run_of: Any) -> None:

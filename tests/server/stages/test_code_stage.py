@@ -181,7 +181,7 @@ def test_noise_that_exceeds_what_clips_contribute_leaves_the_public_code_and_say
 def test_of_many_values_a_change_can_exceed_noise_and_be_little_else(
     signal: float, by_length: bool, by_share: bool
 ) -> None:
-    """As found: an encoder of 26 thousand weights was taken that noise had wrecked. `signal` is in units of noise."""
+    """As found: an encoder of 25 thousand weights was taken that noise had wrecked. `signal` is in units of noise."""
     generator = np.random.default_rng(1)
     before, noise, moved = np.zeros(4000), generator.normal(size=4000), generator.normal(size=4000)
     after = noise * np.sqrt(4000 / np.square(noise).sum()) + moved * np.sqrt(signal)

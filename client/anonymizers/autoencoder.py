@@ -88,7 +88,7 @@ class AutoencoderFaceAnonymizer(FaceAnonymizer):
         from moretta.shared.models.autoencoder import autoencoder_arrays, load_autoencoder
 
         options = AutoencoderOptions.of(study.face.options)
-        model = load_autoencoder(options.weights or _trained(options, notify))
+        model = load_autoencoder(options.weights or trained_on_drawn_faces(options, notify))
         return {f"{PREFIX}{name}": array for name, array in autoencoder_arrays(model).items()}
 
     @classmethod
@@ -173,7 +173,7 @@ def difference(faces: Array, made: Array) -> float:
     return min(float(np.sqrt(np.mean(np.square(wanted - colours)))) for colours in (shown[:, :3], mapped))
 
 
-def _trained(options: AutoencoderOptions, notify: Notify) -> Path:
+def trained_on_drawn_faces(options: AutoencoderOptions, notify: Notify) -> Path:
     """Train on synthetic faces, once for each choice of options: the result is kept in the user's cache."""
     from moretta.shared.models.autoencoder import save_autoencoder
     from moretta.shared.models.face_images import PICTURES_PER_PERSON, render_face_images

@@ -46,6 +46,8 @@ class FaceImages:
     detector: str
     dropped: tuple[Drop, ...] = ()
     """Files that could not be used."""
+    emotions: tuple[str, ...] = ()
+    """Of drawn people, what each picture shows; nothing is known of a folder's."""
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -109,6 +111,7 @@ class _Outcome:
     row: int
     found: bool = False
     drop: Drop | None = None
+    emotion: str = ""
 
 
 def _filled(
@@ -144,7 +147,8 @@ def _filled(
             pictures[place] = pictures[outcome.row]
     dropped = tuple(outcome.drop for outcome in outcomes if outcome.drop is not None)
     centred = sum(not outcome.found for outcome in good)
-    return FaceImages(pictures[: len(good)], centred, _cropper(side).detector, dropped)
+    emotions = tuple(outcome.emotion for outcome in good if outcome.emotion)
+    return FaceImages(pictures[: len(good)], centred, _cropper(side).detector, dropped, emotions)
 
 
 def _made(
@@ -182,9 +186,10 @@ def _render_person(person: int, pictures: Pictures, *, side: int, seed: int) -> 
     outcomes = []
     for row in range(person * PICTURES_PER_PERSON, (person + 1) * PICTURES_PER_PERSON):
         yaw, pitch, roll = (float(rng.normal(0, reach)) for reach in _POSE)
+        emotion = list(Emotion)[int(rng.integers(len(Emotion)))]
         frame = render_frame(
             identity,
-            list(Emotion)[int(rng.integers(len(Emotion)))],
+            emotion,
             intensity=float(rng.uniform(0.2, 1.1)),
             jaw_open=float(rng.uniform(0, 0.4)),
             pose=(yaw, pitch, roll),
@@ -194,7 +199,7 @@ def _render_person(person: int, pictures: Pictures, *, side: int, seed: int) -> 
             rng=rng,
         )
         pictures[row], found = _cropper(side).crop(frame)
-        outcomes.append(_Outcome(row, found))
+        outcomes.append(_Outcome(row, found, emotion=emotion))
     return outcomes
 
 

@@ -48,6 +48,11 @@ def face_studies() -> dict[str, str]:
     """The same for faces."""
     names = ("none", "constant", "blur", "pixelate", "autoencoder", "expression-track")
     lines = {name: f'[face]\nanonymizer = "{name}"\n[voice]\nenabled = false\n' for name in names}
+    for shift, distance in (("supervised", 0.8), ("unsupervised", 0.8), ("supervised", 1.0), ("supervised", 0.5)):
+        lines[f"shifted-encoder {shift} {distance:g}"] = (
+            '[voice]\nenabled = false\n[face]\nanonymizer = "shifted-encoder"\n'
+            f'[face.options]\nshift = "{shift}"\ndistance = {distance}\n'
+        )
     return {"unprotected" if name == "none" else name: text for name, text in lines.items()}
 
 
@@ -69,7 +74,7 @@ def audited(name: str, study: str, corpus: Path, out: Path, workers: int | None 
 def line(name: str, content: dict[str, Any]) -> str:
     """One row of the table."""
     rows = [r for r in content["audit"] if not r["invalid"] and r["value"] is not None and r["subset"] == "all"]
-    cells = [name, _emotion(content, "released"), _emotion(content, "original")]
+    cells = [name, _emotion(content, "semi-informed"), _emotion(content, "ignorant")]
     for scenario in ("ignorant", "semi-informed"):
         cells += [_strongest(rows, scenario, "top1", 1), _strongest(rows, scenario, "eer", 1)]
     cells.append(_strongest(rows, "semi-informed", "top1", 10))
@@ -78,7 +83,7 @@ def line(name: str, content: dict[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-HEAD = """| released | emotion UAR, judge trained on releases | ... on originals | ignorant: strongest top-1 | EER \
+HEAD = """| released | emotion UAR, evaluator trained on releases | ... on originals | ignorant: strongest top-1 | EER \
 | semi-informed: strongest top-1 | EER | top-1, 10 clips pooled | encoder as it is: EER ignorant | lazy-informed |
 |---|---|---|---|---|---|---|---|---|---|"""
 
@@ -103,16 +108,13 @@ def _run(*arguments: str | Path) -> None:
     subprocess.run([*MORETTA, *map(str, arguments)], env=environment, stdout=subprocess.DEVNULL, check=True)
 
 
-def _emotion(content: dict[str, Any], trained_on: str) -> str:
-    found = [
-        (r["uar"], r)
-        for r in content["utility"]
-        if r["uar"] is not None and (r["trained_on"], r["evaluated_on"]) == (trained_on, "released")
-    ]
+def _emotion(content: dict[str, Any], scenario: str) -> str:
+    rows = [r for r in content["utility"] if r["target"] == "emotion" and r["kind"] == "trained"]
+    found = [r for r in rows if r["value"] is not None and not r["invalid"] and r["scenario"] == scenario]
     if not found:
         return "-"
-    value, best = max(found, key=lambda pair: pair[0])
-    return f"{value:.2f} [{best['low']:.2f}, {best['high']:.2f}] {best['evaluator']}"
+    best = max(found, key=lambda r: r["value"])
+    return f"{best['value']:.2f} [{best['low']:.2f}, {best['high']:.2f}] {best['attacker']}"
 
 
 def _strongest(rows: list[dict[str, Any]], scenario: str, metric: str, pooled: int) -> str:

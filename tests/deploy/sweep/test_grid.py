@@ -12,7 +12,10 @@ import pytest
 from moretta.deploy.cli.sweep import _grid as command_grid
 from moretta.deploy.sweep.grid import Grid, GridFile, load_grid, make_grid, parse_axis, parse_setting
 from moretta.shared.core.errors import StudyError
+from moretta.shared.release.anonymizer import anonymizer_names
 from moretta.shared.study.schema import parse_study
+
+PAGES = Path(__file__).parents[3] / "docs" / "systems"
 
 
 def grid(text: str) -> Grid:
@@ -129,6 +132,15 @@ def test_the_grid_that_is_shipped_is_one() -> None:
     assert presets == {"original", "bounded", "dp-clip", "dp-speaker", None}
     assert made.folds == "all"
     assert all(parse_study(cell.study.model_dump()) == cell.study for cell in made.cells)
+
+
+def test_the_grid_of_faces_has_every_published_system_of_faces() -> None:
+    made = make_grid(load_grid(Path(str(resources.files("moretta.deploy.sweep") / "zoo-face.toml"))))
+    systems = {cell.curve.partition(": ")[0] for cell in made.cells}
+    assert {page.stem for page in PAGES.glob("*.md")} & set(anonymizer_names("face")) <= systems
+    assert {"none", "constant", "autoencoder", "expression-track"} < systems
+    for cell in made.cells:
+        assert cell.study.face.anonymizer == cell.curve.partition(": ")[0] and not cell.study.voice.enabled
 
 
 def test_a_label_says_every_setting_once() -> None:

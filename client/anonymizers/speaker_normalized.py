@@ -6,7 +6,6 @@ speaker's own mean and covariance taken away -> noise -> code, sequence of codes
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,9 +13,10 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from moretta.client.anonymizers.speaker_references import MeasuredClip, Rows, SpeakerReferences, clip_digest
+from moretta.client.anonymizers.normalized_codes import NormalizedCodes
+from moretta.client.anonymizers.speaker_references import Rows
 from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer, usable
-from moretta.shared.core.errors import ClipError, StudyError
+from moretta.shared.core.errors import StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features import speaker_code
@@ -28,7 +28,7 @@ from moretta.shared.features.voice_forms import nearest
 from moretta.shared.privacy.accounting import training_statements
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.mechanism import Unbounded
-from moretta.shared.privacy.noise import NoiseSource, on_grid
+from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
@@ -109,8 +109,7 @@ class SpeakerNormalized(VoiceAnonymizer[NormalizedOptions]):
     def __init__(self, options: NormalizedOptions, form: str, code: speaker_code.SpeakerCode) -> None:
         super().__init__(options, form)
         self._code, self._in_windows = code, form != "code"
-        self._references = SpeakerReferences(None, len(MEASUREMENTS))
-        self._scales: dict[Speaker, speaker_code.CodeReference] = {}
+        self._codes = NormalizedCodes(code, in_windows=self._in_windows)
 
     @classmethod
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
@@ -170,22 +169,15 @@ class SpeakerNormalized(VoiceAnonymizer[NormalizedOptions]):
             former.rename(path)
         for name in ("clips", "steps"):  # files of earlier versions hold measurements, even of clips that were deleted
             (folder / f"speaker-normalised-{name}.safetensors").unlink(missing_ok=True)
-        self._references = SpeakerReferences(path, len(MEASUREMENTS))
+        self._codes.keep_in(path)
 
     def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:
         """Take the clips that each speaker's clips are normalized by: these usable clips, and no others."""
-        measured: dict[Speaker, list[MeasuredClip]] = defaultdict(list)
-        for speaker, samples in usable(clips):
-            rows = speaker_code.measured_clip(samples, in_windows=self._in_windows)
-            measured[speaker].append((clip_digest(samples), rows))
-        self._references.learn(measured, noise)
-        self._scales.clear()
+        self._codes.learn(usable(clips), noise)
 
     def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:
         """Codes with noise, on a grid that hides the low bits; or the nearest codewords."""
-        rows = speaker_code.measured_clip(check_samples(clip), in_windows=self._in_windows)
-        codes, sigma = self._scale(speaker)(rows), self._options.code_noise
-        noisy = on_grid(codes + noise.private_normal(sigma, codes.shape), sigma) if sigma else codes
+        noisy = self._codes.noisy(check_samples(clip), noise, speaker, sigma=self._options.code_noise)
         if self.form == "code-tokens":
             return nearest(noisy, self._code.codewords)
         exact = np.asarray(noisy, np.float32)
@@ -236,10 +228,3 @@ class SpeakerNormalized(VoiceAnonymizer[NormalizedOptions]):
         whole = study.voice.form == "code"
         codes = {who: [1 if whole else most_steps(frames) for frames in clips] for who, clips in sizes.items()}
         return super().planned_losses(study, codes)
-
-    def _scale(self, speaker: Speaker) -> speaker_code.CodeReference:
-        if speaker not in self._scales:
-            if speaker not in self._references:
-                raise ClipError("unknown-speaker", "a speaker of whom nothing was fitted", fix="call `fit` first")
-            self._scales[speaker] = self._references[speaker].scale(self._code)
-        return self._scales[speaker]

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.core.array_types import Float64
+from moretta.shared.core.array_types import Float32, Float64
 from moretta.shared.core.errors import StudyError
 from moretta.shared.features.mfcc import SAMPLE_RATE, Audio, check_samples
 
@@ -27,7 +27,7 @@ LOWEST_HERTZ, HIGHEST_HERTZ = 60.0, 600.0
 """A shouted female voice of CREMA-D goes beyond 500 Hz."""
 Tracker = Literal["dio", "harvest"]
 _INSTALL = "pip install 'moretta[world]'"
-_LEAST_POWER = 1e-16
+_LEAST_POWER, _MOST_POWER = 1e-16, 1e6
 
 
 def missing_world() -> str | None:
@@ -122,3 +122,24 @@ def _between(rows: Float64, places: Float64) -> Float64:
     below = np.minimum(where.astype(int), len(rows) - 2)
     share = (where - below)[:, None]
     return np.asarray((1 - share) * rows[below] + share * rows[below + 1])
+
+
+def packed(voice: WorldVoice, columns: int, *, every: int) -> Float32:
+    """float32 [frames / every, columns]: pitch, one band of aperiodicity, the envelope in mel-cepstral coefficients.
+
+    Every so many frames one is kept. Errors: see `WorldVoice.of`.
+    """
+    world, kept = _world(), slice(None, None, every)
+    envelope = world.code_spectral_envelope(np.ascontiguousarray(voice.envelope[kept]), SAMPLE_RATE, columns - 2)
+    aperiodicity = world.code_aperiodicity(np.ascontiguousarray(voice.aperiodicity[kept]), SAMPLE_RATE)
+    return np.hstack([voice.hertz[kept, None], aperiodicity[:, :1], envelope]).astype(np.float32)
+
+
+def unpacked(rows: Float32) -> WorldVoice:
+    """What `packed` gave, one frame for each of its rows, bounded: whatever the rows are, the arrays are finite."""
+    world, exact = _world(), np.asarray(rows, np.float64)
+    envelope = world.decode_spectral_envelope(np.ascontiguousarray(exact[:, 2:]), SAMPLE_RATE, FFT_SAMPLES)
+    bands = np.clip(exact[:, 1:2], -120.0, 0.0)
+    aperiodicity = world.decode_aperiodicity(np.ascontiguousarray(bands), SAMPLE_RATE, FFT_SAMPLES)
+    hertz = np.where(exact[:, 0] > LOWEST_HERTZ, np.minimum(exact[:, 0], HIGHEST_HERTZ), 0.0)
+    return WorldVoice(hertz, np.clip(np.nan_to_num(envelope), _LEAST_POWER, _MOST_POWER), aperiodicity)

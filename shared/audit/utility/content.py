@@ -59,7 +59,8 @@ def _rows(clips: ClipSet, speaker: str) -> list[int]:
 
 def words(given: MeterInput) -> list[Result]:
     """Word error rate and sentence accuracy of a recogniser that knows which sentences there are."""
-    from moretta.shared.audit.utility.spoken_words import SentenceRecognizer, guessed_errors, word_errors
+    from moretta.shared.audit.utility.spoken_words import guessed_errors, word_errors
+    from moretta.shared.features.sentence_recognizer import SentenceRecognizer
 
     name, metrics = "pocketsphinx, closed grammar", ("wer", "sentence_accuracy")
     released = given.sets["released"]

@@ -13,11 +13,12 @@ from speakers import codes
 
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.result import Result
-from moretta.shared.audit.utility import spoken_words
 from moretta.shared.audit.utility.content import METERS, MOST_CLIPS, NO_SOUND, MeterInput, sampled
 from moretta.shared.audit.utility.evaluators import evaluate_utility
 from moretta.shared.audit.utility.kept_prosody import compared
-from moretta.shared.audit.utility.spoken_words import SentenceRecognizer, guessed_errors, word_errors
+from moretta.shared.audit.utility.spoken_words import guessed_errors, word_errors
+from moretta.shared.features import sentence_recognizer
+from moretta.shared.features.sentence_recognizer import SentenceRecognizer
 from moretta.shared.models.speech.parallel import drawn_voices
 from moretta.shared.models.speech.synthesize import synthesize
 from moretta.shared.release.release_format import ReleasedClip
@@ -102,7 +103,7 @@ def test_codes_and_unknown_sentences_and_an_absent_recogniser_are_named(
     other = speech.clips[0].model_copy(update={"sentence": "XYZ"})
     unknown = ClipSet.from_arrays([other], [speech.waveform(0)], modality="voice", form="waveform")
     assert "XYZ" in _measured("words", None, unknown)["ignorant", "wer"].reason
-    monkeypatch.setattr(spoken_words.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sentence_recognizer.importlib.util, "find_spec", lambda name: None)
     row = _measured("words", None, speech)["ignorant", "wer"]
     assert row.invalid and "moretta[asr]" in row.reason
 

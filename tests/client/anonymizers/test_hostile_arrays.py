@@ -53,9 +53,11 @@ STUDIES: dict[str, dict[str, Any]] = {
     "speaker-normalized in steps": {"anonymizer": "speaker-normalized", "form": "code-sequence"},
     "speaker-normalized by a network": {"anonymizer": "speaker-normalized", "code_encoder": "network"},
 }
+LEAVES_OUT = {"public-voice"}
+"""Guarantees nothing, and drops clips for what is in them; `test_voice_bank` has its hostile arrays."""
 for _name in anonymizer_names("voice"):  # a new one that needs public arrays is tried, too
     _rules = get_anonymizer("voice", _name).public_rules(study_of(anonymizer=_name))
-    if not all(rule.optional for rule in _rules.values()):
+    if _name not in LEAVES_OUT and not all(rule.optional for rule in _rules.values()):
         STUDIES.setdefault(_name, {"anonymizer": _name})
 
 

@@ -24,8 +24,8 @@ With it 2 of 120 clips of the actors below have no sentence, without it 7."""
 WORST_FIT = -1.15
 LARGEST_LACK = 0.47
 LONGEST_WORD_FRAMES = 70.0
-_LOUD = 0.03
 """The three were chosen on 1017 to 1032 of CREMA-D: see docs/systems/public-voice.md for what they let pass."""
+_LOUD = 0.03  # of the peak: where a last word that the search did not reach ends
 _LARGEST = 32_767
 _SENTENCES, _PHONES = "sentences", "phones"
 

@@ -9,6 +9,7 @@ import pytest
 
 from moretta.shared.features.sentence_recognizer import SentenceRecognizer
 from moretta.shared.models.speech import make_voice, synthesize
+from moretta.shared.models.speech.phonemes import SENTENCE_SOUNDS
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("pocketsphinx") is None, reason="install the extra asr")
 
@@ -60,3 +61,11 @@ def test_no_sentence_is_found_where_none_is_said(recognizer: SentenceRecognizer)
         said("WSI", 5)[::-1],
     ):
         assert recognizer.spoken(np.asarray(sound, np.float32)) is None
+
+
+def test_another_sentence_is_not_taken_for_one_of_these(
+    recognizer: SentenceRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dogs are sitting by the door, which one voice says so that the grammar alone would take it."""
+    monkeypatch.setitem(SENTENCE_SOUNDS, "DOGS", "D AO G Z AA R S IH T IH NG B AY DH AX D AO R")
+    assert all(recognizer.spoken(synthesize(make_voice(voice), "NEU", "DOGS", seed=1)) is None for voice in (2, 3, 42))

@@ -16,17 +16,20 @@ import numpy as np
 from pydantic import Field
 
 from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer
+from moretta.shared.core.errors import StudyError
 from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.recordings import read_sound
 from moretta.shared.features.federated_encoder import Measure, SiteTrainedOptions, SiteTraining
 from moretta.shared.features.mfcc import check_samples
-from moretta.shared.features.public_speech import PublicSpeechOptions, recorded_speakers, synthetic_speakers
+from moretta.shared.features.public_speech import MfccOptions, PublicVoice, recorded_speakers, synthetic_speakers
 from moretta.shared.features.speaker_code import PublicRows
+from moretta.shared.features.world_voice import WorldVoice, missing_world
 from moretta.shared.models.adversarial_embedding import AdversarialEmbedding
 from moretta.shared.models.federated_embedding import EmbeddingTraining
 from moretta.shared.models.held_out_people import people_without_part
 from moretta.shared.models.train_embedding import SEED, EmbeddingTask, embedded, train_embedding
+from moretta.shared.models.voice_driver import VoiceDriver, train_driver
 from moretta.shared.pretrained.encoder import PretrainedEncoder, public_network
 from moretta.shared.pretrained.speaker_encoders import CamPlusPlusEncoder, Ge2eEncoder
 from moretta.shared.privacy.accounting import training_statements
@@ -44,7 +47,7 @@ _WHY = (
 )
 
 
-class EmbeddingOptions(SiteTrainedOptions, PublicSpeechOptions):
+class EmbeddingOptions(SiteTrainedOptions, MfccOptions):
     """What a study chooses."""
 
     encoder: Literal["ge2e", "campplus"] = "ge2e"
@@ -119,31 +122,38 @@ class AutoencoderTraining(EmbeddingTraining):
 class EmbeddingVoice(VoiceAnonymizer[EmbeddingOptions]):
     """Sound -> public speaker encoder -> autoencoder -> embedding on the scale of public ones, of length 1.
 
+    As `waveform`, the clip itself is released, its pitch, formants and bandwidths changed as the new embedding says.
+
     Args:
         network: trained on public speech.
+        driver: what changes sound as an embedding says; None to release embeddings.
     """
 
     Options = EmbeddingOptions
-    forms = ("code",)
+    forms = ("code", "waveform")
     is_reproducible = False  # thousands of steps of training come out differently on another machine
     not_from_options = frozenset({"code_rounds"})
-    public_options = frozenset({"encoder", "adversary_strength", "epochs", "public_speech"})
+    public_options = frozenset({"coefficients", "encoder", "adversary_strength", "epochs", "public_speech"})
     needs_network = True
     mechanism = "adversarial autoencoder of speaker embeddings"
     uses_noise = False
 
-    def __init__(self, options: EmbeddingOptions, network: AdversarialEmbedding) -> None:
-        super().__init__(options, "code")
-        self._network = network
+    def __init__(
+        self, options: EmbeddingOptions, network: AdversarialEmbedding, driver: VoiceDriver | None = None
+    ) -> None:
+        super().__init__(options, "code" if driver is None else "waveform")
+        self._network, self._driver = network, driver
 
     @classmethod
     def missing(cls, study: Study) -> str | None:
-        """The encoder's weights, and the command that fetches them."""
-        return ENCODERS[cls.options_of(study).encoder].missing()
+        """The encoder's weights, or the vocoder where sound is released, and the command that gets them."""
+        vocoder = missing_world() if study.voice.form == "waveform" else None
+        return ENCODERS[cls.options_of(study).encoder].missing() or vocoder
 
     @classmethod
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
-        """The autoencoder. A fault of its heads is notified, and stands in the statement of every release.
+        """The autoencoder, and what drives the vocoder. A fault of the heads of the autoencoder is notified, and stands
+        in the statement of every release.
 
         Raises:
             StudyError: no weights of the encoder, or too few people: see `train_embedding.Split`.
@@ -157,12 +167,21 @@ class EmbeddingVoice(VoiceAnonymizer[EmbeddingOptions]):
         made = train_embedding(rows, options.task(), seed=SEED)
         for fault in made.figures.faults():
             notify(f"adversarial embedding: {fault}")
-        return dict(made.arrays)
+        if study.voice.form == "code":
+            return dict(made.arrays)
+        notify("fitting what an embedding says about the sound of a voice")
+        driver = train_driver(public_encoder(options.encoder), seed=SEED)
+        return {**made.arrays, **driver.to_arrays(), **options.public_voice().to_arrays()}
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:
         """The same."""
-        return AdversarialEmbedding.rules(ENCODERS[cls.options_of(study).encoder].dimensions)
+        options = cls.options_of(study)
+        width = ENCODERS[options.encoder].dimensions
+        if study.voice.form == "code":
+            return AdversarialEmbedding.rules(width)
+        scale = PublicVoice.rules(options.coefficients, optional=True)
+        return {**AdversarialEmbedding.rules(width), **VoiceDriver.rules(width), **scale}
 
     @classmethod
     def site_training(cls, study: Study) -> SiteTraining | None:
@@ -171,14 +190,18 @@ class EmbeddingVoice(VoiceAnonymizer[EmbeddingOptions]):
 
     @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> EmbeddingVoice:
-        """Build from the study and the autoencoder. Errors: see `public_arrays.named`."""
+        """Build from the study and what is public. Errors: see `public_arrays.named`."""
         options = cls.options_of(study)
         width = ENCODERS[options.encoder].dimensions
-        return cls(options, AdversarialEmbedding.from_arrays(public, width=width))
+        network, form = AdversarialEmbedding.from_arrays(public, width=width), study.voice.form
+        return cls(options, network, None if form == "code" else VoiceDriver.from_arrays(public, width=width))
 
     def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:  # noqa: ARG002
-        """Look at no clip. Without the encoder's weights nothing is released: a StudyError, before clips are read."""
+        """Look at no clip. Without the encoder's weights, or the vocoder for sound, nothing is released: a StudyError,
+        before clips are read."""
         _ = self._encoder
+        if self._driver is not None and (found := missing_world()):
+            raise StudyError(found, expected="the package, for sound as the released form", fix="install it")
 
     @cached_property
     def _encoder(self) -> PretrainedEncoder:
@@ -186,8 +209,13 @@ class EmbeddingVoice(VoiceAnonymizer[EmbeddingOptions]):
         return public_encoder(self._options.encoder)
 
     def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:  # noqa: ARG002
-        """float32 [d], of length 1."""
-        return np.asarray(self._network(self._encoder.embed_many([check_samples(clip)]))[0], np.float32)
+        """float32 [d], of length 1; or the sound that it makes of the clip, float32 [samples]."""
+        sound = check_samples(clip)
+        before = self._encoder.embed_many([sound])
+        after = self._network(before)
+        if self._driver is None:
+            return np.asarray(after[0], np.float32)
+        return self._driver.change(before[0], after[0]).applied(WorldVoice.of(sound)).sound()
 
     @classmethod
     def strength(cls, study: Study) -> dict[str, float]:
@@ -197,7 +225,10 @@ class EmbeddingVoice(VoiceAnonymizer[EmbeddingOptions]):
     def parameters(self) -> dict[str, Any]:
         """How the network was made, and what readers of speaker and sex found on public people."""
         options = self._options.model_dump(mode="json", include={"encoder", "adversary_strength", "epochs"})
-        return {**options, "code_rounds": self._network.rounds, "readers": self._network.figures.stated()}
+        stated = {**options, "code_rounds": self._network.rounds, "readers": self._network.figures.stated()}
+        if self._driver is None:
+            return stated
+        return {**stated, "coefficients": self._options.coefficients, "driver_explains": self._driver.stated()}
 
     def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
         """The release guarantees nothing; training at the sites may guarantee something for itself."""

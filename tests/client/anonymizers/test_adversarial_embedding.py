@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,17 @@ from moretta.client.clips.release import make_release
 from moretta.server.stages.statement_checks import check_statement, recomputed_statement
 from moretta.shared.core.errors import StudyError
 from moretta.shared.data.media import write_wav
-from moretta.shared.features.public_speech import synthetic_speakers
+from moretta.shared.features.public_speech import MfccOptions, PublicVoice, synthetic_speakers
+from moretta.shared.features.world_voice import WorldVoice, missing_world
 from moretta.shared.models.adversarial_embedding import FIGURES, AdversarialEmbedding
+from moretta.shared.models.voice_driver import VoiceDriver, train_driver
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.study.schema import Study, parse_study
 
 
-def study_of(**options: Any) -> Study:
-    voice = {"anonymizer": "adversarial-embedding", "options": options}
+def study_of(form: str = "code", **options: Any) -> Study:
+    voice = {"anonymizer": "adversarial-embedding", "form": form, "options": options}
     return parse_study({"sites": 2, "face": {"enabled": False}, "split": {"folds": 2}, "voice": voice})
 
 
@@ -40,6 +43,8 @@ def quick(_planted: None, monkeypatch: pytest.MonkeyPatch) -> Study:
     """A study with a stand-in for the public network, and little public speech."""
     few = lambda seed: synthetic_speakers(seed, voices=12, clips=4)  # noqa: E731
     monkeypatch.setattr(adversarial_embedding, "synthetic_speakers", few)
+    monkeypatch.setattr(adversarial_embedding, "train_driver", partial(train_driver, voices=16))
+    monkeypatch.setattr(MfccOptions, "public_voice", lambda _: PublicVoice(*np.float32([[0] * 13, [1] * 13])))
     return study_of(epochs=10)
 
 
@@ -132,4 +137,39 @@ def test_options_that_cannot_be_are_refused_where_a_study_is_read() -> None:
         with pytest.raises(StudyError, match=why):
             study_of(**options)
     with pytest.raises(StudyError, match="form"):
-        parse_study({"voice": {"anonymizer": "adversarial-embedding", "form": "waveform"}})
+        parse_study({"voice": {"anonymizer": "adversarial-embedding", "form": "mfcc"}})
+
+
+@pytest.mark.skipif(missing_world() is not None, reason="install the extra world")
+def test_as_sound_the_clip_itself_is_changed_as_its_new_embedding_says(simulated: Any, quick: Study) -> None:
+    study = study_of("waveform", epochs=10)
+    public = prepare_public(study)
+    release = make_release(simulated.site(), study, public)
+    check_statement(study, release)
+    stated = release.anonymizer("voice")
+    assert stated is not None and stated.form == "waveform" and release.statement.clips == 24
+    assert stated.parameters["driver_explains"].keys() == {"pitch", "formants", "bandwidth"}
+    assert recomputed_statement(study, public, release, "voice").parameters == stated.parameters
+    made, driver = EmbeddingVoice.from_study(study, public), VoiceDriver.from_arrays(public, width=256)
+    (one,) = synthetic_speakers(3, voices=1, clips=1)
+    before = PlantedEncoder.load().embed_many([one.samples])[0]
+    after = AdversarialEmbedding.from_arrays(public, width=256)(before[None])[0]
+    expected = driver.change(before, after).applied(WorldVoice.of(one.samples)).sound()
+    released = made.release_clip(one.samples, SeededNoise(1), "a")
+    np.testing.assert_array_equal(released, expected)
+    assert abs(len(released) - len(one.samples)) <= 80 and not np.allclose(released[:8_000], one.samples[:8_000])
+
+
+def test_sound_without_the_vocoder_is_refused_before_clips_are_read(
+    quick: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = study_of("waveform", epochs=10)
+    public = prepare_public(sound)
+    monkeypatch.setattr(
+        adversarial_embedding, "missing_world", lambda: "the WORLD vocoder is not installed: install it"
+    )
+    assert EmbeddingVoice.missing(quick) is None
+    assert "WORLD" in str(EmbeddingVoice.missing(sound))
+    EmbeddingVoice.from_study(quick, {n: a for n, a in public.items() if "embedding" in n}).fit([], SeededNoise(1))
+    with pytest.raises(StudyError, match="WORLD"):
+        EmbeddingVoice.from_study(sound, public).fit([], SeededNoise(1))

@@ -11,7 +11,7 @@ from scipy.signal import lfilter
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.features.mfcc import SAMPLE_RATE
 from moretta.shared.features.prosodic_features import pitch_track
-from moretta.shared.features.world_voice import WorldVoice, missing_world
+from moretta.shared.features.world_voice import BINS, FFT_SAMPLES, WorldVoice, missing_world
 
 needs_world = pytest.mark.skipif(missing_world() is not None, reason="install the extra world")
 FORMANT_HERTZ, PITCH_HERTZ = 1200.0, 140.0
@@ -109,3 +109,18 @@ def test_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, v
     assert "pip install 'moretta[world]'" in (missing_world() or "")
     with pytest.raises(StudyError, match=r"pip install 'moretta\[world\]'"):
         WorldVoice.of(vowel)
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.5, 2.0])
+def test_bandwidths_grow_by_about_the_factor(factor: float) -> None:
+    """Of one resonance at 1,500 Hz that is 90 Hz broad, whose width at half its power is measured."""
+    hertz = np.arange(BINS) * SAMPLE_RATE / FFT_SAMPLES
+    pole = np.exp((-np.pi * 90 + 2j * np.pi * 1_500) / SAMPLE_RATE)
+    turned = np.exp(-2j * np.pi * hertz / SAMPLE_RATE)
+    power = 1 / np.abs((1 - pole * turned) * (1 - np.conj(pole) * turned)) ** 2
+    one = WorldVoice(np.full(4, 120.0), np.tile(power, (4, 1)), np.zeros((4, BINS)))
+    made = one.with_bandwidths(factor).envelope[0]
+    fine = np.interp(np.arange(1_000, 2_000), hertz, made)
+    width = float((fine > fine.max() / 2).sum())
+    assert width == pytest.approx(90 * factor, rel=0.3)
+    np.testing.assert_allclose(one.with_bandwidths(1.0).envelope, one.envelope, rtol=1e-6)

@@ -24,6 +24,7 @@ from moretta.shared.audit.report.tables import site_level_rows
 from moretta.shared.audit.report.verdict import check_gate
 from moretta.shared.core.device import describe_device, resolve_device
 from moretta.shared.core.reproducibility import versions
+from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.release.anonymizer import anonymizer_of
 from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.run_plan import DeploymentPlan
@@ -81,8 +82,7 @@ def privacy_rows(context: RunContext, releases: Releases, training: Training) ->
     rows: list[schema.PrivacyRow] = []
     for site, release in sorted(releases.kept.items()):
         for statement in release.statement.anonymizers:
-            recomputed = releases.facts[site].recomputed if statement.modality == "voice" else {}
-            rows += _release_rows(site, statement, dict(recomputed))
+            rows += _release_rows(site, statement, releases.facts[site].recomputed)
         spent = training.spent.get(site, SiteSpending())
         rows += _training_rows(context.study, training, site, spent)
         rows += site_level_rows(context.study, site, spent.rounds)
@@ -90,20 +90,21 @@ def privacy_rows(context: RunContext, releases: Releases, training: Training) ->
 
 
 def _release_rows(
-    site: str, statement: AnonymizerStatement, recomputed: dict[str, float | None]
+    site: str, statement: AnonymizerStatement, recomputed: dict[str, PrivacyStatement]
 ) -> list[schema.PrivacyRow]:
-    """As the site states them; where the server computed more, that, and the note has what was stated."""
+    """As the site states them; where the server computed a weaker guarantee, that, with what was stated in the note."""
+    stated = {f"{statement.modality}/{p.mechanism}/{p.unit}": p for p in statement.privacy}
+    computed = {key: row for key, row in recomputed.items() if key.startswith(f"{statement.modality}/")}
     rows = []
-    name = f"{statement.modality} release: "
-    for p in statement.privacy:
-        key = f"{p.mechanism}/{p.unit}"
-        note = f"the site states {p.epsilon:g}; {p.note}" if key in recomputed else p.note
-        row = p.model_dump() | {"mechanism": name + p.mechanism, "epsilon": recomputed.pop(key, p.epsilon)}
-        rows.append(schema.PrivacyRow(**row | {"site": site, "note": note}))
-    for key, epsilon in recomputed.items():
-        mechanism, _, unit = key.rpartition("/")
-        row = {"site": site, "mechanism": name + mechanism, "unit": unit, "delta": 0.0}
-        rows.append(schema.PrivacyRow.model_validate(row | {"epsilon": epsilon, "note": "the site states nothing"}))
+    for key, row in (stated | computed).items():
+        note = row.note
+        if key in computed:
+            found = stated.get(key)
+            at = f" at delta {found.delta:g}" if found and found.delta else ""
+            states = f"{found.epsilon:g}{at}" if found else "nothing"
+            note = f"the site states {states}; {note}" if note else f"the site states {states}"
+        content = row.model_dump() | {"mechanism": f"{statement.modality} release: {row.mechanism}"}
+        rows.append(schema.PrivacyRow(**content | {"site": site, "note": note}))
     return rows
 
 

@@ -16,7 +16,7 @@ from moretta.shared.audit.result import Result
 from moretta.shared.core.array_types import Array, Float32, Int64
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.printable import printable
-from moretta.shared.core.terms import MODALITIES, Modality
+from moretta.shared.core.terms import MODALITIES, Modality, PrivacyStatement
 from moretta.shared.release import Release
 from moretta.shared.release.release_format import ReleasedClip
 from moretta.shared.study.run_plan import DeploymentPlan, Plan
@@ -172,8 +172,8 @@ class SiteFacts:
     held_out: tuple[str, ...] = ()
     """Pseudonyms held out of training and whether a program made the clips, as the site states."""
     synthetic: bool = False
-    recomputed: dict[str, float | None] = field(default_factory=dict)
-    """Epsilons of its voice release that the server computed and that are larger than stated, by mechanism/unit."""
+    recomputed: dict[str, PrivacyStatement] = field(default_factory=dict)
+    """What the server computed and the site states as a stronger guarantee, by modality/mechanism/unit."""
 
 
 @dataclass

@@ -10,7 +10,7 @@ from moretta.server.stages.run import Arrays, Releases, RunContext, SiteFacts, T
 from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.labels import ORIGINAL_CLASSES
-from moretta.shared.core.terms import Modality
+from moretta.shared.core.terms import Modality, PrivacyStatement
 from moretta.shared.features.public_speech import MfccOptions
 from moretta.shared.release import Release
 from moretta.shared.release.anonymizer import anonymizer_of
@@ -39,7 +39,7 @@ def check_release(
     _check_arrays(context.study, release)
     _check_announced(context, releases.facts[site], site, release, code_units)
     facts = releases.facts[site]
-    facts.recomputed = recomputed_epsilons(context, public, site, release)
+    facts.recomputed = recomputed_rows(context, public, site, release)
     facts.clips, facts.speakers = len(release.clips), len({clip.speaker for clip in release.clips})
     dropped = Counter(release.statement.dropped)
     dropped.update(release.damaged)
@@ -77,28 +77,46 @@ def recomputed_statement(study: Study, public: Arrays, release: Release, modalit
     return anonymizer.statement(dict(sizes), "system")
 
 
-def recomputed_epsilons(context: RunContext, public: Arrays, site: str, release: Release) -> dict[str, float | None]:
-    """Epsilons of a voice release that the server computed and that are larger than stated, by mechanism/unit."""
-    stated = release.anonymizer("voice")
-    if stated is None:
-        return {}
-    try:
-        again = recomputed_statement(context.study, public, release, "voice")
-    except Exception as error:  # public arrays that this anonymizer cannot be built of
-        context.warn(f"the epsilons that {site} states were not computed again ({type(error).__name__})")
-        return {}
-    known = {(row.mechanism, row.unit): row.epsilon for row in stated.privacy}
-    recomputed: dict[str, float | None] = {}
-    for row in again.privacy:
-        found, wanted = known.get((row.mechanism, row.unit), 0.0), row.epsilon
-        if found is None or (wanted is not None and found >= wanted * (1 - _ROUNDING)):
+def recomputed_rows(context: RunContext, public: Arrays, site: str, release: Release) -> dict[str, PrivacyStatement]:
+    """What the server computed of a release and the site states as a stronger guarantee, by modality/mechanism/unit."""
+    recomputed: dict[str, PrivacyStatement] = {}
+    for stated in release.statement.anonymizers:
+        try:
+            again = recomputed_statement(context.study, public, release, stated.modality)
+        except Exception as error:  # public arrays that this anonymizer cannot be built of
+            about = f"the epsilons that {site} states of {stated.modality}"
+            context.warn(f"{about} were not computed again ({type(error).__name__})")
             continue
-        recomputed[f"{row.mechanism}/{row.unit}"] = wanted
-        context.warn(
-            f"{site} states epsilon {found:.4g} of a {row.unit} for {row.mechanism}, which by the study and the sizes "
-            f"of its release is {'not bounded' if wanted is None else f'{wanted:.4g}'}: the report has that"
-        )
+        known = {(row.mechanism, row.unit): row for row in stated.privacy}
+        for row in again.privacy:
+            found = known.get((row.mechanism, row.unit))
+            if _is_kept(found, row):
+                continue
+            recomputed[f"{stated.modality}/{row.mechanism}/{row.unit}"] = row
+            context.warn(
+                f"{site} states {_guarantee(found)} of a {row.unit} for {row.mechanism} ({stated.modality}), which by "
+                f"the study and the sizes of its release is {_guarantee(row)}: the report has that"
+            )
     return recomputed
+
+
+def _is_kept(stated: PrivacyStatement | None, wanted: PrivacyStatement) -> bool:
+    """Whether what is stated promises no more than what was computed."""
+    if stated is None:
+        return wanted.epsilon == 0
+    if stated.epsilon is None:
+        return True
+    if wanted.epsilon is None or stated.epsilon < wanted.epsilon * (1 - _ROUNDING):
+        return False
+    return stated.delta >= wanted.delta * (1 - _ROUNDING)
+
+
+def _guarantee(row: PrivacyStatement | None) -> str:
+    if row is None:
+        return "no epsilon"
+    if row.epsilon is None:
+        return "not bounded"
+    return f"epsilon {row.epsilon:.4g}" + (f" at delta {row.delta:.2g}" if row.delta else "")
 
 
 def _check_others(releases: Releases, release: Release) -> None:

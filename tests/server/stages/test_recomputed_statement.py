@@ -1,17 +1,21 @@
-"""What sites state of their releases is what the server computes again, for every voice anonymizer."""
+"""What sites state of their releases is what the server computes again, of voice and of faces."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from moretta.client.clips.release import make_release
 from moretta.client.settings import simulated_site
 from moretta.server.stages.run import Run, RunContext
-from moretta.server.stages.statement_checks import check_statement, recomputed_epsilons, recomputed_statement
-from moretta.shared.release.anonymizer import prepare_public
+from moretta.server.stages.statement_checks import check_statement, recomputed_rows, recomputed_statement
+from moretta.shared.core.terms import PrivacyStatement
+from moretta.shared.models.unlearnt_gender import UnlearntEmbedding
+from moretta.shared.release.anonymizer import get_anonymizer, prepare_public
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import parse_study
 
@@ -48,10 +52,46 @@ def test_an_honest_statement_is_not_found_fault_with(tmp_path: Path, tiny_corpus
     public = prepare_public(study)
     release = make_release(simulated_site(tmp_path / "run", 0), study, public)
     run = Run(RunContext(tmp_path / "run", plan), public=public)
-    assert recomputed_epsilons(run.context, run.public, "site-00", release) == {}
+    assert recomputed_rows(run.context, run.public, "site-00", release) == {}
     assert not run.context.progress.warnings
     check_statement(study, release)
     again = {
         (row.mechanism, row.unit): row.epsilon for row in recomputed_statement(study, public, release, "voice").privacy
     }
     assert again == {(row.mechanism, row.unit): row.epsilon for row in release.anonymizer("voice").privacy}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("row", "reported"),
+    [
+        ({"epsilon": 0.1}, True),
+        ({"delta": 0.0}, True),  # the same epsilon at no delta is a stronger guarantee
+        (None, True),
+        ({}, False),
+        ({"epsilon": None}, False),
+        ({"epsilon": 9.0, "delta": 1e-3}, False),
+    ],
+)
+def test_what_a_site_states_of_training_its_faces_is_computed_again(row: dict[str, Any] | None, reported: bool) -> None:
+    """Nothing of voice is in this study: the statement of faces is all there is of the training."""
+    options = {"code_training": "federated", "code_epsilon": 4.0, "code_unit": "speaker"}
+    study = parse_study(
+        {"sites": 2, "voice": {"enabled": False}, "face": {"anonymizer": "unlearnt-gender", "options": options}}
+    )
+    rules, found = UnlearntEmbedding.rules("face"), list[str]()
+    public = {
+        name: np.ones([n if isinstance(n, int) else 1 for n in rule.shape], rule.dtype) for name, rule in rules.items()
+    }
+    honest = get_anonymizer("face", "unlearnt-gender").from_study(study, public).statement({"a": [1, 1]}, "system")
+    (training,) = (p for p in honest.privacy if p.unit == "speaker" and p.epsilon is not None)
+    others = tuple(p for p in honest.privacy if p != training)
+    own = () if row is None else (PrivacyStatement(**training.model_dump() | row),)
+    clips = [(SimpleNamespace(speaker="a"), np.zeros(32, np.float32))] * 2
+    release: Any = SimpleNamespace(
+        statement=SimpleNamespace(anonymizers=[honest.model_copy(update={"privacy": others + own})]),
+        arrays=lambda _: clips,
+    )
+    context: Any = SimpleNamespace(study=study, warn=found.append)
+    rows = recomputed_rows(context, public, "site-00", release)
+    assert rows == ({f"face/{training.mechanism}/speaker": training} if reported else {})
+    assert len(found) == reported

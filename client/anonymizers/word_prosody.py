@@ -21,6 +21,8 @@ from moretta.shared.release.anonymizer import Speaker
 
 _VOICED = 0.6  # clarity, as in `kept_prosody`
 _ANY_OCTAVES = 7.2
+_FARTHEST = 2.0
+"""Natural logarithms of duration: no scale that a coordinator sends makes a word longer or shorter by more."""
 
 
 class WordProsody:
@@ -69,7 +71,8 @@ class WordProsody:
         places = SpeakerRanks.of(reference.values, reference.weights, spread)(self._rows(samples, said))
         places = (places + noise.private_normal(self._sigma, places.shape)) / (1 + self._sigma**2)
         values = middle + spread * places
-        durations = self._bank.durations(said.sentence) * np.exp(values[:, 0])
+        longer = np.exp(np.clip(values[:, 0], -_FARTHEST, _FARTHEST))
+        durations = self._bank.durations(said.sentence) * longer
         on_grid = self._grid * np.maximum(1, np.rint(durations / self._grid))
         return [
             Word(float(duration), float(pitch), float(level))

@@ -23,6 +23,7 @@ from moretta.shared.features.world_voice import WorldVoice, packed
 from moretta.shared.models.speech.voice_bank import (
     COLUMNS,
     HOP_FRAMES,
+    LONGEST_FRAMES,
     MOVED,
     SENTENCE_CODES,
     VoiceBank,
@@ -49,7 +50,8 @@ def make_voice_bank(rows: PublicRows, code: SpeakerCode, folder: Path | None, se
     found: list[tuple[int, VoiceBank]] = []
     for person in clearest_people(rows, code)[:MOST_PEOPLE]:
         recordings = (one.samples for one in recorded_speakers(folder, seed) if one.person == person)
-        understood = [(said, clip) for clip in recordings if (said := SentenceRecognizer.load().spoken(clip))]
+        recognised = ((SentenceRecognizer.load().spoken(clip), clip) for clip in recordings)
+        understood = [(said, clip) for said, clip in recognised if said is not None and _is_brief(said)]
         sentences = {said.sentence for said, _ in understood}
         if len(sentences) >= _FEWEST_RECORDINGS and len(understood) > len(sentences):
             found.append((len(sentences), bank_of(understood, code, moves_of(rows, code))))
@@ -62,6 +64,11 @@ def make_voice_bank(rows: PublicRows, code: SpeakerCode, folder: Path | None, se
             fix="set `public_speech` to such recordings, or leave it out: the voice is then a synthetic one",
         )
     return max(found, key=lambda each: each[0])[1]
+
+
+def _is_brief(said: Spoken) -> bool:
+    """Whether sites take it: pauses between words can be of any length."""
+    return BEFORE + said.words[-1][1] - said.words[0][0] + AFTER <= LONGEST_FRAMES
 
 
 def _own_voice(seed: int) -> Iterator[tuple[Spoken, Audio]]:

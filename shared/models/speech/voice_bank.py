@@ -32,6 +32,8 @@ FARTHEST = np.array([0.5, 0.15, 2.0, 2.0, 0.35])
 WORD_VALUES = 3
 """Of a word: the logarithm of its duration by that of the bank, octaves of pitch, natural logarithm of power."""
 MAX_RECORDINGS, MAX_FRAMES = 1_000, 200_000
+LONGEST_FRAMES = 1_000
+"""Of one recording, 10 s: speaking takes tens of kilobytes for each frame."""
 SENTENCE_CODES = tuple(sorted(SENTENCES))
 _PREFIX = "voice/spoken/"
 _LARGEST = 1e4
@@ -87,14 +89,15 @@ class VoiceBank:
 
         Raises:
             StudyError: see `public_arrays.named`; or places that are in no recording, too many of them, or a recording
-                without as many words as its sentence has.
+                that is too long, or without as many words as its sentence has.
         """
         found = named(arrays, cls.rules())
         bank = cls(**{field.name: found[_PREFIX + field.name] for field in fields(cls)})
         if not bank._fits():
             raise StudyError(
                 f"a public voice of {len(bank.recordings)} recordings whose places do not fit its frames",
-                expected="recordings one after the other, each with the words of its sentence in order",
+                expected=f"recordings of up to {LONGEST_FRAMES} frames one after the other, each with the words of its "
+                "sentence in order",
                 fix="let the coordinator make what is public for this study",
             )
         return bank
@@ -107,7 +110,7 @@ class VoiceBank:
         ends = [0, *self.recordings[:, 2].tolist()]
         for number, (sentence, first, last) in enumerate(self.recordings.tolist()):
             own = self.words[self.words[:, 0] == number, 1:]
-            if sentence >= len(SENTENCE_CODES) or first != ends[number] or last <= first:
+            if sentence >= len(SENTENCE_CODES) or first != ends[number] or not 0 < last - first <= LONGEST_FRAMES:
                 return False
             places = own.ravel()
             inside = len(places) > 0 and places[0] >= first and places[-1] <= last

@@ -113,6 +113,16 @@ def test_words_lie_on_the_grid_and_move_with_their_noise(arrays: Any, spoken: Cl
 
 
 @needs_extras
+@pytest.mark.parametrize("scale", [[1e4, 0.5e-3], [-1e4, 0.5e-3], [0.0, 1e4]])
+def test_no_scale_of_words_makes_speech_of_hours_or_drops_a_clip(
+    arrays: Any, spoken: Clips, scale: list[float]
+) -> None:
+    hostile = {**arrays, "voice/spoken/word_scale": np.repeat(np.array(scale, np.float32)[:, None], 3, axis=1)}
+    for sound in released(build(hostile, prosody="words"), spoken[:2]):
+        assert isinstance(sound, np.ndarray) and np.isfinite(sound).all() and len(sound) < 16_000 * 60
+
+
+@needs_extras
 def test_what_has_no_sentence_is_dropped_and_counted(arrays: Any, spoken: Clips) -> None:
     generator = np.random.default_rng(1)
     bad = [np.zeros(32_000), generator.normal(0, 0.1, 32_000), spoken[1][1][::-1]]

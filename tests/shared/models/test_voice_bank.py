@@ -141,3 +141,16 @@ def test_frames_of_any_allowed_value_give_finite_sound(bank: VoiceBank, value: f
     arrays["voice/spoken/moves"] = np.full_like(bank.moves, value)
     sound = VoiceBank.from_arrays(arrays).say("DFA", np.ones(5))
     assert np.isfinite(sound).all() and np.abs(sound).max() <= 1
+
+
+def test_a_recording_so_long_that_speaking_takes_gigabytes_is_refused(bank: VoiceBank) -> None:
+    """One of 200,000 frames, which all arrays together may have, is such."""
+    arrays = only(bank).to_arrays()
+    longer = 1_001 - len(arrays["voice/spoken/frames"])
+    arrays["voice/spoken/frames"] = np.pad(arrays["voice/spoken/frames"], ((0, longer), (0, 0)), mode="edge")
+    arrays["voice/spoken/recordings"] = np.array([[bank.recordings[0, 0], 0, 1_001]])
+    with pytest.raises(StudyError, match=r"do not fit.*up to 1000 frames"):
+        VoiceBank.from_arrays(arrays)
+    arrays["voice/spoken/frames"] = arrays["voice/spoken/frames"][:-1]
+    arrays["voice/spoken/recordings"] = np.array([[bank.recordings[0, 0], 0, 1_000]])
+    assert len(VoiceBank.from_arrays(arrays).say("DFA", np.full(5, 1e3))) < 16_000 * 15

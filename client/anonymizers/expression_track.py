@@ -12,7 +12,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -22,6 +22,7 @@ from moretta.shared.core.errors import ClipError
 from moretta.shared.features.faces import CroppedClip, FaceCropper
 from moretta.shared.features.speaker_scale import PUBLIC_CLIPS, WIDEST, Measures, PublicMeasures, SpeakerScale
 from moretta.shared.models.head.expression import CHANNELS
+from moretta.shared.models.head.portrait import Portrait, PublicPerson
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import Array, Speaker, anonymizer
 from moretta.shared.study.schema import Study
@@ -46,10 +47,14 @@ _Measured = tuple[Measures, CroppedClip]
 class TrackOptions(FaceOptions):
     """What a study chooses: noise on numbers that vary by about 1 within a speaker."""
 
+    preset: Literal["exact", "small"] = "exact"
+    """As for any face anonymizer; nothing but drawing and storage grows with the size."""
     clip_noise: NoiseSize = 0.7
     """Standard deviation of noise that is alike in a whole clip."""
     frame_noise: NoiseSize = 0.7
     """The same of noise that changes within a clip."""
+    person: PublicPerson = "cedar"
+    """Whose face everybody wears."""
 
 
 @anonymizer("expression-track", modality="face", version="1")
@@ -83,13 +88,12 @@ class ExpressionTrack(FaceAnonymizer):
         form: str = "frames",
     ) -> None:
         from moretta.shared.features.face_track import public_tracks, shipped_reader
-        from moretta.shared.models.head.render import Portrait
 
         super().__init__(cropper)
         self.form, tracks = form, public_tracks()
         self._public, self._options, self._fps = public or tracks.only(_COLUMNS), options, fps
         self._at_rest = np.median(tracks.quantiles, axis=0)
-        self._read, self._portrait = shipped_reader(), Portrait(options.side)
+        self._read, self._portrait = shipped_reader(), Portrait(options.side, options.person)
         self._scales: dict[Speaker, SpeakerScale] = {}
         self._fewest_clips = 0
         self._remembered: dict[bytes, _Measured] = {}
@@ -153,8 +157,6 @@ class ExpressionTrack(FaceAnonymizer):
 
     def parameters(self) -> dict[str, Any]:
         """The scale, the noise, the fewest clips of a speaker, the channels and the head."""
-        from moretta.shared.models.head.render import PUBLIC_PERSON
-
         return {
             **super().parameters(),
             "public_clips": PUBLIC_CLIPS,
@@ -163,7 +165,7 @@ class ExpressionTrack(FaceAnonymizer):
             "smoothing_seconds": SMOOTHING_SECONDS,
             "fewest_clips": self._fewest_clips,
             "channels": list(RELEASED),
-            "public_person": PUBLIC_PERSON,
+            "public_person": self._options.person,
             "side": self._portrait.side,
         }
 

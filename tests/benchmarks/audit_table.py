@@ -84,7 +84,7 @@ def line(name: str, content: dict[str, Any]) -> str:
 
 
 HEAD = """| released | emotion UAR, evaluator trained on releases | ... on originals | ignorant: strongest top-1 | EER \
-| semi-informed: strongest top-1 | EER | top-1, 10 clips pooled | encoder as it is: EER ignorant | lazy-informed |
+| semi-informed: strongest top-1 | EER | top-1, 10 clips pooled | encoder as published: EER ignorant | lazy-informed |
 |---|---|---|---|---|---|---|---|---|---|"""
 
 

@@ -3,6 +3,7 @@
 The shapes come from a CC0 asset (HEAD-NOTICE.md); identities, colours and hair are this project's own.
 """
 
-from moretta.shared.models.head.render import FaceIdentity, Portrait, make_identity, render_clip, render_frame
+from moretta.shared.models.head.portrait import Portrait, PublicPerson
+from moretta.shared.models.head.render import FaceIdentity, make_identity, render_clip, render_frame
 
-__all__ = ["FaceIdentity", "Portrait", "make_identity", "render_clip", "render_frame"]
+__all__ = ["FaceIdentity", "Portrait", "PublicPerson", "make_identity", "render_clip", "render_frame"]

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from moretta.shared.models.head.expression import ACTIONS, action_weights, crease_depths, showing
+from moretta.shared.models.head.expression import crease_depths, showing
 from moretta.shared.models.head.hair import grow
 from moretta.shared.models.head.mesh import (
     EYE_REACH,
@@ -92,8 +92,10 @@ def _turn(heights: Floats) -> Floats:
     return _smooth((heights - 5.7) / 0.7).astype(np.float32)
 
 
-def make_identity(seed: int, *, sex: str | None = None, age: int | None = None) -> FaceIdentity:
-    """Draw a person from a seed; `sex` (`female` or `male`) and `age` in years replace the drawn ones.
+def make_identity(
+    seed: int, *, sex: str | None = None, age: int | None = None, traits: Traits | None = None
+) -> FaceIdentity:
+    """Draw a person from a seed; `sex` (`female` or `male`) and `age` in years replace the drawn ones, `traits` all.
 
     Raises:
         ValueError: `sex` is neither.
@@ -101,7 +103,7 @@ def make_identity(seed: int, *, sex: str | None = None, age: int | None = None) 
     if sex not in (None, "female", "male"):
         raise ValueError(f"sex {sex!r}: expected 'female' or 'male'")
     asset = load_asset()
-    traits = draw_traits(seed, sex, age)
+    traits = traits or draw_traits(seed, sex, age)
     eyes = np.concatenate(asset.eye_rows)
     head = asset.rest + asset.blend(traits.shape)
     # Bodies differ in height; what follows counts on eyes where the base mesh has them.
@@ -327,15 +329,6 @@ POSE_REACH = (0.16, 0.08, 0.05)
 """Standard deviation of a person's resting (yaw, pitch, roll) in a clip, in radians."""
 SWAY = (0.045, 0.03, 0.02)
 """Amplitude in radians of slow head motion."""
-PUBLIC_PERSON = 1_000_011
-"""Seed of the person whose face everybody wears: at rest it shows no emotion, and brows, eyes and lips stand out."""
-_LIGHT = (0.25, 0.5, 1.0)
-_FACE = (0.5, 0.49, 0.70)
-"""The picture's middle (right, down) in widths and heights of a whole frame, and its side in heights."""
-_ASPECT = 4 / 3
-STRONGEST = 1.2
-"""Of an action; beyond it the mesh folds."""
-_WIDEST_GAZE = 0.5
 
 
 def _strength(seconds: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -385,35 +378,3 @@ def render_clip(
         mixed = speaking(now, JAW_REACH * float(loud), float(blinks[k]))
         view = View((float(yaw), float(pitch), float(roll)), light, gaze)
         yield draw(identity, mixed, view, width=width, height=height, supersample=supersample, rng=rng)
-
-
-class Portrait:
-    """Draws the public person.
-
-    Args:
-        side: height and width of the pictures, in pixels.
-        person: seed of another person.
-    """
-
-    def __init__(self, side: int, person: int = PUBLIC_PERSON) -> None:
-        self.side = side
-        self._person = make_identity(person)
-        self._height = round(side / _FACE[2])
-        self._width = round(self._height * _ASPECT)
-        left = round(self._width * _FACE[0] - side / 2)
-        self._window = Window(left, round(self._height * _FACE[1] - side / 2), side, side)
-
-    def __call__(self, values: NDArray[Any]) -> NDArray[np.uint8]:
-        """The face that one frame of a track describes, [channels] -> uint8 [side, side, 3]."""
-        actions, gaze = values[: len(ACTIONS)], np.clip(values[len(ACTIONS) :], -_WIDEST_GAZE, _WIDEST_GAZE)
-        view = View(light=_LIGHT, gaze=(float(gaze[0]), float(gaze[1])))
-        return draw(
-            self._person,
-            action_weights(np.clip(actions, 0, STRONGEST)),
-            view,
-            width=self._width,
-            height=self._height,
-            supersample=1,
-            rng=None,
-            window=self._window,
-        )

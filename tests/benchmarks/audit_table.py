@@ -109,11 +109,12 @@ def _run(*arguments: str | Path) -> None:
 
 
 def _emotion(content: dict[str, Any], scenario: str) -> str:
-    rows = [r for r in content["utility"] if r["target"] == "emotion" and r["kind"] == "trained"]
-    found = [r for r in rows if r["value"] is not None and not r["invalid"] and r["scenario"] == scenario]
+    """The best evaluator that was trained on releases (`semi-informed`), or on originals (`ignorant`)."""
+    rows = [r for r in content["utility"] if (r["target"], r["metric"], r["kind"]) == ("emotion", "uar", "trained")]
+    found = [r for r in rows if r["scenario"] == scenario and r["value"] is not None and not r["invalid"]]
     if not found:
         return "-"
-    best = max(found, key=lambda r: r["value"])
+    best = max(found, key=lambda row: float(row["value"]))
     return f"{best['value']:.2f} [{best['low']:.2f}, {best['high']:.2f}] {best['attacker']}"
 
 

@@ -9,11 +9,9 @@ computed, adds nothing to the sum: whatever the weights are, each unit adds a ve
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +22,6 @@ from moretta.client.training.example_gradients import ExampleGradients, Losses
 from moretta.shared.models.adversaries import cross_entropies
 from moretta.shared.models.emotion import Standardise
 from moretta.shared.privacy.noise import SystemNoise, on_grid
-from moretta.shared.study.sections import Clipping
 
 LARGEST_GRADIENT = 1e15
 """Of one value. The squares of so many add up within float32, and the factor that cuts them keeps its precision."""
@@ -114,19 +111,18 @@ def private_steps(
     max_grad_norm: float,
     learning_rate: float,
     after_step: Callable[[], None] = lambda: None,
-    clipping: Clipping = "per-example",
     losses: Losses = cross_entropies,
 ) -> None:
     """Make one round's steps on `network`, in place. `losses` gives one loss for each example, of it alone.
 
     An empty Poisson batch still releases noise: leaving the step out would reveal that the batch was empty.
-    `ghost` clipping keeps the norms of the gradients alone (Li et al., ICLR 2022): a second pass sums them, cut.
+    Ghost clipping (Li et al., ICLR 2022) was removed: docs/results/rejected.md has why.
     """
     scale, parameters = plan.round.noise_multiplier * max_grad_norm, list(network.parameters())
     device, owners = examples.labels.device, torch.from_numpy(examples.owners)
     alone = torch.equal(owners, torch.arange(plan.units))  # each clip is a unit
     features, trained = _fixed_part_of(network, examples.features)
-    with (_ghost_sums if clipping == "ghost" else _example_sums)(trained, max_grad_norm, losses) as sums:
+    with _example_sums(trained, max_grad_norm, losses) as sums:
         for _ in range(plan.round.steps):
             chosen = randomness.chosen(plan.units, plan.round.rate)
             batch = torch.nonzero(chosen if alone else chosen[owners]).squeeze(1)
@@ -188,32 +184,3 @@ def _without_failed(gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     sound = torch.stack([each.flatten(1).abs().amax(dim=1) <= LARGEST_GRADIENT for each in gradients]).all(dim=0)
     kept = [sound.reshape(-1, *(1,) * (each.dim() - 1)) for each in gradients]
     return [torch.where(keep, each, torch.zeros_like(each)) for keep, each in zip(kept, gradients, strict=True)]
-
-
-@contextmanager
-def _ghost_sums(network: torch.nn.Module, norm: float, losses: Losses) -> Iterator[Sums]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Opacus warns of its own non-cryptographic generator on every import
-        from opacus.grad_sample import GradSampleModuleFastGradientClipping
-        from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
-
-        private = GradSampleModuleFastGradientClipping(network, max_grad_norm=norm)
-    parameters = list(network.parameters())
-    optimizer: Any = torch.optim.SGD(parameters)  # only forgets gradients
-
-    def sums(features: torch.Tensor, labels: torch.Tensor, _: torch.Tensor | None) -> list[torch.Tensor]:
-        if not len(labels):
-            return [parameter.new_zeros(parameter.shape) for parameter in parameters]
-        optimizer.zero_grad()
-        # Opacus' hooks see the gradient of a layer only where its input asks for one
-        each = losses(private(features.requires_grad_()), labels)
-        DPTensorFastGradientClipping(private, optimizer, each).backward()
-        sound = private.per_sample_gradient_norms <= LARGEST_GRADIENT  # false for NaN
-        if not bool(sound.all()):  # those that failed are left out of the sum
-            return sums(features.detach()[sound], labels[sound], None)
-        return [parameter.grad for parameter in parameters if parameter.grad is not None]
-
-    try:
-        yield sums
-    finally:
-        private.to_standard_module()

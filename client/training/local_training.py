@@ -175,7 +175,6 @@ def train_locally(
         max_grad_norm=privacy.max_grad_norm,
         learning_rate=study.train.learning_rate,
         after_step=pull,
-        clipping=privacy.clipping,
     )
     noise = plan.round.noise_multiplier
     return LocalUpdate(dict(network.cpu().state_dict()), None, spent(ledger, study), noise, levels(ledger, study))

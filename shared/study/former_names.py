@@ -51,6 +51,7 @@ REMOVED = (
         {"anonymizer": "speaker-normalized", "form": "waveform"},
         'set `form = "code-sequence"` in [voice]: the sound was made of that sequence alone',
     ),
+    Removed("privacy", {"clipping": None}, "remove the key: gradients are clipped example by example"),
     Removed("face", {"anonymizer": "normalised-autoencoder"}, 'set `anonymizer = "expression-track"` in [face]'),
 )
 """Their figures are in docs/results/rejected.md."""

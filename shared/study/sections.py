@@ -17,7 +17,6 @@ Delta = Annotated[float, Field(ge=1e-15, lt=0.1)]
 Computable = Annotated[float, Field(ge=1e-6, le=1e6)]
 """What gradients are cut to and multiplied by: below and above, float32 cannot hold what comes of it."""
 Accountant = Literal["rdp", "prv"]
-Clipping = Literal["per-example", "ghost"]
 RequestStage = Literal["release", "train", "evaluate"]
 """The stages that send requests to sites."""
 ModelKind = Literal["voice", "face", "fusion"]
@@ -107,19 +106,8 @@ class PrivacySection(Section):
     """At which epsilon is stated."""
     max_grad_norm: Computable = 1.0
     """L2 norm that the gradient of one unit is cut to."""
-    clipping: Clipping = "per-example"
-    """How Opacus cuts gradients of clips: from all of them, or `ghost`, from their norms in two passes."""
     accountant: Accountant = "rdp"
     """Opacus' own: `prv` proves the same epsilon with about a tenth less noise, and takes seconds to calibrate it."""
-
-    @model_validator(mode="after")
-    def _ghosts_are_clips(self) -> Self:
-        if self.clipping == "ghost" and self.unit == "speaker":
-            raise ValueError(
-                "ghost clipping knows the norm of each clip's gradient; what is cut for a speaker is the mean of "
-                'several, whose norm does not follow from theirs; choose clipping = "per-example", or unit = "clip"'
-            )
-        return self
 
 
 class AggregationSection(Section):

@@ -128,7 +128,6 @@ class LocalTraining:
             max_grad_norm=self.study.privacy.max_grad_norm,
             learning_rate=self.study.train.learning_rate,
             after_step=lambda: None,
-            clipping=self.study.privacy.clipping,
         )
         return {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
 

@@ -1,12 +1,11 @@
-"""What secure aggregation and ghost clipping cost, as tables: `python tests/benchmarks/training_table.py`.
+"""What secure aggregation costs, as a table: `python tests/benchmarks/training_table.py`.
 
-Times are of one process on one thread. Secure aggregation is timed at the functions that answer the four questions,
+Times are of one process on one thread. Secure aggregation is timed at the functions that respond to the four requests,
 with keys on disk as ever, and without training and Flower's messages.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS / "deploy"), str(TESTS / "client")]
+sys.path.insert(0, str(TESTS / "deploy"))
 
 
 def secure_table() -> None:
@@ -29,7 +28,7 @@ def secure_table() -> None:
 
     for name in ("_run_id", "_node_id", "_task_id"):
         setattr(TaskIdentity, name, 1)
-    print("| sites | values | a site: keys | shares | masks | unmasking | the server | bytes that a site tells |")
+    print("| sites | values | a site: keys | shares | masks | unmasking | the server | bytes that a site sends |")
     print("|---|---|---|---|---|---|---|---|")
     for sites, values in ((3, 474), (8, 474), (32, 474), (4, 500_000)):
         response = StoredResponse({"2.weight": np.random.default_rng(1).integers(0, 1000, values).astype(np.int32)}, {})
@@ -61,33 +60,6 @@ def _timed(network: Any) -> dict[str, float]:
     return spent
 
 
-def ghost_table() -> None:
-    """Milliseconds of a step of DP-SGD in both ways, by model and batch."""
-    import test_ghost_clipping as ghost
-
-    print("\n| model | batch | example by example | ghost | ratio |\n|---|---|---|---|---|")
-    for batch in (16, 64):
-        ghost.CLIPS = 2 * batch
-        for model in ghost.SHAPES:
-            plain, other = (
-                statistics.median(_step(ghost, model, clipping) for _ in range(3))
-                for clipping in ("per-example", "ghost")
-            )
-            print(
-                f"| {'/'.join(model)} | {batch} | {plain:.2f} ms | {other:.2f} ms | {other / plain:.2f} |", flush=True
-            )
-
-
-def _step(ghost: Any, model: Any, clipping: str) -> float:
-    """Milliseconds of processor time, without what the first steps do once."""
-    spent = []
-    for steps in (2, 22):
-        start = time.process_time()
-        ghost.trained(model, clipping, steps=steps)
-        spent.append(time.process_time() - start)
-    return 1000 * (spent[1] - spent[0]) / 20
-
-
 if __name__ == "__main__":
     import logging
 
@@ -96,4 +68,3 @@ if __name__ == "__main__":
     limit_threads(1)
     logging.disable(logging.CRITICAL)
     secure_table()
-    ghost_table()

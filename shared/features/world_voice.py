@@ -72,10 +72,7 @@ class WorldVoice:
             StudyError: the package is not installed.
         """
         world, sound = _world(), np.asarray(check_samples(samples), np.float64)
-        limits = {"f0_floor": LOWEST_HERTZ, "f0_ceil": HIGHEST_HERTZ, "frame_period": FRAME_MILLISECONDS}
-        track = world.harvest if tracker == "harvest" else world.dio
-        coarse, seconds = track(sound, SAMPLE_RATE, **limits)
-        hertz = world.stonemask(sound, coarse, seconds, SAMPLE_RATE)
+        hertz, seconds = _tracked(sound, tracker)
         envelope = world.cheaptrick(sound, hertz, seconds, SAMPLE_RATE, fft_size=FFT_SAMPLES)
         aperiodicity = world.d4c(sound, hertz, seconds, SAMPLE_RATE, fft_size=FFT_SAMPLES)
         return cls(hertz, np.maximum(envelope, _LEAST_POWER), aperiodicity)
@@ -132,6 +129,19 @@ class WorldVoice:
         return self.at(np.linspace(0, len(self) - 1, max(2, round(factor * len(self)))))
 
 
+def pitch_of(samples: npt.NDArray[Any], *, tracker: Tracker = "dio") -> Float64:
+    """Pitch alone, as `WorldVoice.of` finds it, [frames]. Errors: the same."""
+    return _tracked(np.asarray(check_samples(samples), np.float64), tracker)[0]
+
+
+def _tracked(sound: Float64, tracker: Tracker) -> tuple[Float64, Float64]:
+    world = _world()
+    limits = {"f0_floor": LOWEST_HERTZ, "f0_ceil": HIGHEST_HERTZ, "frame_period": FRAME_MILLISECONDS}
+    track = world.harvest if tracker == "harvest" else world.dio
+    coarse, seconds = track(sound, SAMPLE_RATE, **limits)
+    return np.asarray(world.stonemask(sound, coarse, seconds, SAMPLE_RATE)), seconds
+
+
 def _between(rows: Float64, places: Float64) -> Float64:
     """Rows [n, d] at places [m] from 0 to n - 1, straight lines between; beyond the ends the last row."""
     where = np.clip(places, 0, len(rows) - 1)
@@ -140,13 +150,28 @@ def _between(rows: Float64, places: Float64) -> Float64:
     return np.asarray((1 - share) * rows[below] + share * rows[below + 1])
 
 
+def mel_cepstra(envelope: Float64, size: int) -> Float64:
+    """float64 [frames, size] of an envelope: a cosine transform of the log power on a mel axis, as WORLD codes it.
+
+    Scaled so that the sum of squares of a row is the mean square of the log power. Errors: see `WorldVoice.of`.
+    """
+    return np.asarray(_world().code_spectral_envelope(np.ascontiguousarray(envelope), SAMPLE_RATE, size))
+
+
+def envelope_of(cepstra: npt.NDArray[Any]) -> Float64:
+    """The inverse of `mel_cepstra` as far as it goes, bounded: whatever the rows are, it is finite and positive."""
+    exact = np.ascontiguousarray(cepstra, np.float64)
+    envelope = _world().decode_spectral_envelope(exact, SAMPLE_RATE, FFT_SAMPLES)
+    return np.clip(np.nan_to_num(envelope), _LEAST_POWER, _MOST_POWER)
+
+
 def packed(voice: WorldVoice, columns: int, *, every: int) -> Float32:
     """float32 [frames / every, columns]: pitch, one band of aperiodicity, the envelope in mel-cepstral coefficients.
 
     Every so many frames one is kept. Errors: see `WorldVoice.of`.
     """
     world, kept = _world(), slice(None, None, every)
-    envelope = world.code_spectral_envelope(np.ascontiguousarray(voice.envelope[kept]), SAMPLE_RATE, columns - 2)
+    envelope = mel_cepstra(voice.envelope[kept], columns - 2)
     aperiodicity = world.code_aperiodicity(np.ascontiguousarray(voice.aperiodicity[kept]), SAMPLE_RATE)
     return np.hstack([voice.hertz[kept, None], aperiodicity[:, :1], envelope]).astype(np.float32)
 
@@ -154,8 +179,7 @@ def packed(voice: WorldVoice, columns: int, *, every: int) -> Float32:
 def unpacked(rows: Float32) -> WorldVoice:
     """What `packed` gave, one frame for each of its rows, bounded: whatever the rows are, the arrays are finite."""
     world, exact = _world(), np.asarray(rows, np.float64)
-    envelope = world.decode_spectral_envelope(np.ascontiguousarray(exact[:, 2:]), SAMPLE_RATE, FFT_SAMPLES)
     bands = np.clip(exact[:, 1:2], -120.0, 0.0)
     aperiodicity = world.decode_aperiodicity(np.ascontiguousarray(bands), SAMPLE_RATE, FFT_SAMPLES)
     hertz = np.where(exact[:, 0] > LOWEST_HERTZ, np.minimum(exact[:, 0], HIGHEST_HERTZ), 0.0)
-    return WorldVoice(hertz, np.clip(np.nan_to_num(envelope), _LEAST_POWER, _MOST_POWER), aperiodicity)
+    return WorldVoice(hertz, envelope_of(exact[:, 2:]), aperiodicity)

@@ -1,7 +1,7 @@
-"""A picture of what `public-voice` does, of synthetic speech: `public_voice_picture.py OUT.png`.
+"""A picture of what a voice that is sound becomes, of synthetic speech: `public_voice_picture.py OUT.png [SYSTEM]`.
 
-Two synthetic people say one sentence, calmly and in anger; below each clip stands its release. The public voice is a
-third synthetic person.
+Two synthetic people say one sentence, calmly and in anger; below each clip stands its release. SYSTEM is
+`public-voice`, whose public voice is a third synthetic person, or `cyclegan-voice`, trained for 600 steps on others.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moretta.client.anonymizers.cyclegan_voice import CycleOptions, CycleVoice
 from moretta.client.anonymizers.public_voice import PublicVoiceOptions, SpokenByPublicVoice
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.public_speech import synthetic_speakers
@@ -19,14 +20,17 @@ from moretta.shared.features.sentence_recognizer import SentenceRecognizer
 from moretta.shared.features.speaker_code import public_rows, train_speaker_code
 from moretta.shared.models.speech import make_voice, synthesize
 from moretta.shared.models.speech.make_voice_bank import bank_of, moves_of
+from moretta.shared.models.train_voice_cycle import pools_of, train_cycle
 from moretta.shared.privacy.noise import SeededNoise
+from moretta.shared.release.anonymizer import Anonymizer
 
 SENTENCE = "DFA"
 PEOPLE, SHOWN = {"A": 42, "B": 44}, ("NEU", "ANG")
 PUBLIC_VOICE, DRAWS = 3, 3
+STEPS = 600
 
 
-def main(out: Path) -> None:
+def main(out: Path, system: str = "public-voice") -> None:
     """Release every clip of both people, and draw those that are shown."""
     import matplotlib as mpl
 
@@ -34,11 +38,7 @@ def main(out: Path) -> None:
     import matplotlib.pyplot as plt
     from PIL import Image
 
-    rows = public_rows(synthetic_speakers(1, voices=6, clips=12), in_windows=False)
-    code, recognizer = train_speaker_code(rows, size=5, codebook_size=16, seed=1), SentenceRecognizer.load()
-    own = [synthesize(make_voice(PUBLIC_VOICE), e, SENTENCE, seed=n) for n, e in enumerate(EMOTIONS)]
-    bank = bank_of([(said, clip) for clip in own if (said := recognizer.spoken(clip))], code, moves_of(rows, code))
-    made = SpokenByPublicVoice(PublicVoiceOptions(), code, bank)
+    made = _cycle_voice() if system == "cyclegan-voice" else _public_voice()
     clips = {
         (person, emotion, draw): synthesize(make_voice(voice), emotion, SENTENCE, seed=10 * draw + n)
         for person, voice in PEOPLE.items()
@@ -61,9 +61,23 @@ def main(out: Path) -> None:
     Image.open(whole).convert("RGB").quantize(64).save(out, optimize=True)
 
 
-def _released(made: SpokenByPublicVoice, clip: np.ndarray, person: str) -> object:
+def _public_voice() -> Anonymizer:
+    rows = public_rows(synthetic_speakers(1, voices=6, clips=12), in_windows=False)
+    code, recognizer = train_speaker_code(rows, size=5, codebook_size=16, seed=1), SentenceRecognizer.load()
+    own = [synthesize(make_voice(PUBLIC_VOICE), e, SENTENCE, seed=n) for n, e in enumerate(EMOTIONS)]
+    bank = bank_of([(said, clip) for clip in own if (said := recognizer.spoken(clip))], code, moves_of(rows, code))
+    return SpokenByPublicVoice(PublicVoiceOptions(), code, bank)
+
+
+def _cycle_voice() -> Anonymizer:
+    options = CycleOptions(steps=STEPS, width=16)
+    clips = pools_of(synthetic_speakers(1, voices=12, clips=12), seed=1)
+    return CycleVoice(options, train_cycle(clips, options.task(), seed=1, notify=print))
+
+
+def _released(made: Anonymizer, clip: np.ndarray, person: str) -> object:
     return made.release([clip], [SeededNoise(1)], [person])[0]
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

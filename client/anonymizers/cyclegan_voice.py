@@ -38,7 +38,7 @@ _WHY = (
 class CycleOptions(MfccOptions):
     """What a study chooses."""
 
-    steps: int = Field(default=2_000, ge=10, le=500_000)
+    steps: int = Field(default=1_500, ge=10, le=500_000)
     """Of training on public speech, one clip of each sex a step."""
     width: int = Field(default=32, ge=4, le=128)
     """Channels of the first layer of each network; the papers have 128."""
@@ -61,6 +61,7 @@ class CycleVoice(VoiceAnonymizer[CycleOptions]):
     Options = CycleOptions
     forms = ("waveform",)
     is_reproducible = False  # thousands of steps of training come out differently on another machine
+    needs_network = True  # the vocoder, of an extra
     public_options = frozenset({"coefficients", "public_speech", "steps", "width"})
     mechanism = "voice of the other sex by CycleGAN"
     uses_noise = False

@@ -162,7 +162,7 @@ def envelope_of(cepstra: npt.NDArray[Any]) -> Float64:
     """The inverse of `mel_cepstra` as far as it goes, bounded: whatever the rows are, it is finite and positive."""
     exact = np.ascontiguousarray(cepstra, np.float64)
     envelope = _world().decode_spectral_envelope(exact, SAMPLE_RATE, FFT_SAMPLES)
-    return np.clip(np.nan_to_num(envelope), _LEAST_POWER, _MOST_POWER)
+    return np.asarray(np.clip(np.nan_to_num(envelope), _LEAST_POWER, _MOST_POWER))
 
 
 def packed(voice: WorldVoice, columns: int, *, every: int) -> Float32:

@@ -233,7 +233,7 @@ class Pools:
     def places(self, cepstra: Float64, pool: int) -> Float32:
         """[frames, 24] in deviations of that pool, cut."""
         found = (cepstra - self.center[pool]) / self.spread[pool]
-        return np.clip(np.nan_to_num(found), -_MOST_DEVIATIONS, _MOST_DEVIATIONS).astype(np.float32)
+        return np.asarray(np.clip(np.nan_to_num(found), -_MOST_DEVIATIONS, _MOST_DEVIATIONS), np.float32)
 
     def restored(self, places: npt.NDArray[Any], pool: int) -> Float64:
         """The inverse of `places`."""

@@ -90,6 +90,8 @@ class CheckedStrategy(WrappedStrategy):
     on_round: Callable[[RoundOutcome], None]
     on_update: Callable[[int, str, Callable[[], Weights]], None] | None = None
     """Called with every sound update as it is checked: round, site, and how to get what it changes."""
+    check: Callable[[int, Weights], None] | None = None
+    """Called before with round and arrays: raises ReleaseError where sites would refuse arrays like these."""
     deadline_seconds: float | None = None
     max_norm: float = MAX_NORM
     most: Mapping[str, int] | None = None
@@ -154,6 +156,8 @@ class CheckedStrategy(WrappedStrategy):
             raise ReleaseError(f"an update of {weight:.0f} training clips", expected=f"at most {most}, as released")
         content = response.content or RecordDict()
         update = checked_update(self._sent, content, max_norm=self.max_norm)
+        if self.check is not None:
+            self.check(number, update)
         self._metrics[site] = found
         if self.on_update is not None:
             self.on_update(number, site, partial(self._change, update))

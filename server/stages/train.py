@@ -19,9 +19,9 @@ from moretta.server.stages.state import load_round
 from moretta.shared.audit.report.report_schema import Modality as Output
 from moretta.shared.audit.report.report_schema import RoundRow
 from moretta.shared.core.atomic import write_atomic
-from moretta.shared.core.errors import RunError
+from moretta.shared.core.errors import ReleaseError, RunError, StudyError
 from moretta.shared.core.reproducibility import derive
-from moretta.shared.features.federated_encoder import CLIPPING_NORM, is_clear
+from moretta.shared.features.federated_encoder import CLIPPING_NORM, PUBLIC, is_clear
 from moretta.shared.messages import wire
 from moretta.shared.privacy.accounting import training_step
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
@@ -67,6 +67,17 @@ def federate_code(context: RunContext, grid: SiteGrid, public: Arrays) -> tuple[
                 context.miss(site, CODE_STAGE, why, round_number=outcome.round, lost=lost)
         context.notify(stage=CODE_STAGE, state="step", done=outcome.round, total=rounds)
 
+    def check(number: int, update: Weights) -> None:
+        """One site's values, beyond what an array may have, would make every other site refuse the next round."""
+        try:
+            training.encoder(update, number)
+        except StudyError as error:
+            raise ReleaseError(error.found, expected=error.expected) from error
+        if changed := [name for name in update if name.startswith(PUBLIC) and (update[name] != first[name]).any()]:
+            raise ReleaseError(
+                f"{', '.join(changed)[:200]} with other values", expected="what is public, as it was sent"
+            )
+
     strategy = CheckedStrategy(
         strategy=make_strategy("FedAvg", {}),
         grid=grid,
@@ -75,12 +86,13 @@ def federate_code(context: RunContext, grid: SiteGrid, public: Arrays) -> tuple[
         study=study,
         min_sites=study.min_sites("train"),
         on_round=add,
+        check=check,
         deadline_seconds=study.deadline_seconds("train"),
         max_norm=study.train.max_update_norm,
     )
     weights = first
     for number in range(1, rounds + 1):
-        weights = strategy.round(number, weights)
+        weights = strategy.round(number, weights) | {n: first[n] for n in first if n.startswith(PUBLIC)}
     step = training_step(training.plan)
     deviation = 0.0 if step is None else step.noise_multiplier * float(np.sqrt(variance))
     before, after = first[training.monitored], weights[training.monitored]

@@ -28,6 +28,8 @@ from moretta.shared.study.sections import Delta
 if TYPE_CHECKING:
     import torch
 
+PUBLIC = "public."
+"""Begins the names of arrays that no site changes."""
 CLIPPING_NORM = 1.0
 """What the gradient of one unit is cut to."""
 _CLEAR = 2.0

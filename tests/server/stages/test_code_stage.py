@@ -15,8 +15,8 @@ from moretta.server.stages.run import Run, RunContext
 from moretta.server.stages.train import CODE_STAGE
 from moretta.server.study import SITE_STAGES, Stage, run_stages
 from moretta.shared.core.errors import RunError
-from moretta.shared.features import speaker_code
-from moretta.shared.features.emotion_encoder import CODE, TRAINED, EmotionTraining
+from moretta.shared.features import emotion_encoder, speaker_code
+from moretta.shared.features.emotion_encoder import CODE, TRAINED, EmotionEncoder, EmotionTraining
 from moretta.shared.features.federated_encoder import is_clear
 from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.features.speaker_code import PublicRows, SpeakerCode, public_rows, train_speaker_code
@@ -218,6 +218,33 @@ def test_a_site_that_sends_nothing_usable_is_named_once_and_the_other_goes_on(ru
     assert likeness(SpeakerCode.from_arrays(run.public).projection, TRUE.T) > 0.9
     assert len([w for w in warnings_of(run) if "had no part in training the code, from round 1 on" in w]) == 1
     assert run.context.progress.missed_as_text("site-2") == ("rounds 1-3 of federated code",)
+
+
+@pytest.mark.parametrize("name", ["public.deviation", "public.center", CODE])
+def test_no_site_makes_the_others_refuse_the_next_round(
+    run_of: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every site checks what it gets: as found, one site's zeros in a deviation, or weights beyond what arrays of a
+    round may have, ended the training of all."""
+    monkeypatch.setattr(emotion_encoder, "_MOST", 1e4)  # below what the norm of an update allows, as of networks
+    seen: list[dict[str, Any]] = []
+
+    def response(node: int, message: Any) -> RecordDict:
+        arrays = wire.arrays_of(message.content)
+        seen.append(arrays)
+        if node == 1:
+            return honest(node, message)
+        value = 3e4 if name == CODE else 0.0
+        return responded({**arrays, name: np.full_like(arrays[name], value)})
+
+    run = run_of(response)
+    do(run, CODE_STAGE)
+    assert len(seen) == 6
+    for arrays in seen:
+        EmotionEncoder.from_arrays(arrays, size=5)
+        assert all((array == seen[0][each]).all() for each, array in arrays.items() if each.startswith("public."))
+    assert run.context.progress.missed_as_text("site-2") == ("rounds 1-3 of federated code",)
+    assert likeness(SpeakerCode.from_arrays(run.public).projection, TRUE.T) > 0.9
 
 
 def test_too_few_sites_fail_the_run(run_of: Any) -> None:

@@ -96,7 +96,7 @@ def crops(finder: FaceFinder, frames: list[UInt8], crop: Callable[[FoundFace], U
     return found or [whole_frame(frame, side) for frame in frames]
 
 
-def _scaled(picture: UInt8, long_side: int, *, least: int = 0) -> UInt8:
+def _scaled(picture: UInt8, long_side: int, *, least: int = 1) -> UInt8:
     """Resized to this long side; no side is shorter than `least`."""
     scale = long_side / max(picture.shape[:2])
     height, width = (max(least, round(side * scale)) for side in picture.shape[:2])

@@ -178,7 +178,8 @@ def _mean_distance(vectors: Float32, people: Int64, rows: Int64) -> float | None
     unlike = people[rows][left] != people[rows][right]
     if not unlike.any():
         return None
-    return float(1 - (vectors[rows][left[unlike]] * vectors[rows][right[unlike]]).sum(axis=1).mean())
+    cosines = (vectors[rows][left[unlike]] * vectors[rows][right[unlike]]).sum(axis=1)
+    return max(0.0, float(1 - cosines.mean()))  # of one face, rounding alone is below
 
 
 FACE_METERS: dict[str, Callable[[MeterInput], list[Result]]] = {

@@ -15,6 +15,7 @@ from moretta.shared.audit.pretrained.face_encoders import (
     DlibEncoder,
     FoundFace,
     SFaceEncoder,
+    _scaled,
     cut_square,
     spread,
     whole_frame,
@@ -71,6 +72,14 @@ def test_a_whole_frame_is_its_middle_in_bgr() -> None:
     frame = np.zeros((40, 80, 3), np.uint8)
     frame[:, 20:60] = (255, 0, 0)
     assert (whole_frame(frame, 20) == (0, 0, 255)).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 512), (512, 1), (1, 1)])
+def test_a_picture_of_any_shape_that_a_release_may_have_can_be_scaled(shape: tuple[int, int]) -> None:
+    """As found: a strip of 512 x 1 pixels took the rows of an encoder off the audit."""
+    for long_side in DlibEncoder.LONG_SIDES:
+        scaled = _scaled(np.zeros((*shape, 3), np.uint8), long_side)
+        assert max(scaled.shape[:2]) == long_side and min(scaled.shape[:2]) >= 1
 
 
 def tensors_of(net: ExpressionNet) -> dict[str, np.ndarray]:

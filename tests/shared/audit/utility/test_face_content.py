@@ -98,6 +98,15 @@ def test_codes_absent_originals_and_absent_networks_are_named() -> None:
     assert row.value is None and row.invalid and "moretta attackers fetch face-mesh" in row.reason
 
 
+def test_one_face_for_everybody_is_at_distance_zero_and_not_below() -> None:
+    people = np.arange(4)
+    for seed in range(50):
+        face = np.random.default_rng(seed).normal(size=128).astype(np.float32)
+        vectors = np.repeat(face[None] / np.linalg.norm(face), 4, axis=0)
+        distance = face_content._mean_distance(vectors, people, people)
+        assert distance is not None and 0 <= distance < 1e-6
+
+
 def test_landmarks_have_no_figure_where_releases_show_no_face(monkeypatch: pytest.MonkeyPatch) -> None:
     class Finder:
         def points(self, rgb: UInt8) -> Float32 | None:

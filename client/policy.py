@@ -56,6 +56,7 @@ class Mechanisms(BaseModel):
     max_codebook_size: Limit = 256.0
     max_code_size: Limit = 16.0
     min_code_noise: Limit = 0.3
+    min_word_noise: Limit = 0.3
     min_face_noise: Limit = 0.3
     min_face_error: Limit = 0.04
 

@@ -139,6 +139,7 @@ def test_near_copies_of_clips_are_refused_even_of_an_anonymizer_that_is_trusted(
         ({"anonymizer": "emotion-label-rr", "label_epsilon": 12.0}, {}, "max_label_epsilon"),
         ({"anonymizer": "speaker-normalized", "code_noise": 0.0}, {}, "min_code_noise"),
         ({"anonymizer": "speaker-normalized", "code_size": 64}, {}, "max_code_size"),
+        ({"anonymizer": "public-voice", "prosody": "words", "word_noise": 0.0}, {}, "min_word_noise"),
         ({}, {"anonymizer": "expression-track", "clip_noise": 0.01}, "min_face_noise"),
         ({}, {"anonymizer": "expression-track", "frame_noise": 0.01}, "min_face_noise"),
     ],

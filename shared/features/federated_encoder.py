@@ -1,4 +1,4 @@
-"""An encoder that sites train together before they release: what each kind of it must tell the one path of training.
+"""An encoder that sites train together before they release: what the one path of training must know of each kind.
 
 A kind has a network, what it is trained towards, and what of it is public. Gradients, clipping, noise and the ledger
 are the same for all: `moretta.client.training.code_training` at a site, `moretta.server.stages.train` at the server.

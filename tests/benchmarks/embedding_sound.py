@@ -1,4 +1,4 @@
-"""How far sound that `adversarial-embedding` makes is from the embedding asked for: `embedding_sound.py CORPUS [...]`.
+"""How far sound that `adversarial-embedding` makes is from the embedding wanted: `embedding_sound.py CORPUS [...]`.
 
 As in `embedding_table.py`, half of the people are public and the others are released, in turn. Each released clip is
 changed as its anonymized embedding says, and embedded again. The vocoder alone, which changes nothing, is the limit.
@@ -21,11 +21,11 @@ from moretta.shared.models.train_embedding import SEED, EmbeddingTask, embedded,
 from moretta.shared.models.voice_driver import train_driver
 
 COLUMNS = {
-    "asked": "cosine of original and asked for",
-    "output": "of output and asked for",
+    "asked": "cosine of original and wanted",
+    "output": "of output and wanted",
     "source": "of output and original",
     "vocoder": "of vocoder alone and original",
-    "nearer": "share of clips nearer to what was asked for",
+    "nearer": "share of clips nearer to what was wanted",
     "pitch": "pitch, mean factor",
     "formants": "formants",
     "bandwidth": "bandwidth",

@@ -18,7 +18,10 @@ from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.schema import Study, parse_study
 
 TRUSTING = Policy(
-    without_guarantee=("mfcc-quantizer", "emotion-label-rr", "speaker-normalized", "autoencoder", "expression-track")
+    without_guarantee=(
+        *("mfcc-quantizer", "emotion-label-rr", "speaker-normalized", "public-voice", "autoencoder"),
+        "expression-track",
+    )
 )
 FINGERPRINT = "ab" * 32
 PAGE = Path(__file__).parents[2] / "docs" / "policy.md"
@@ -139,7 +142,7 @@ def test_near_copies_of_clips_are_refused_even_of_an_anonymizer_that_is_trusted(
         ({"anonymizer": "emotion-label-rr", "label_epsilon": 12.0}, {}, "max_label_epsilon"),
         ({"anonymizer": "speaker-normalized", "code_noise": 0.0}, {}, "min_code_noise"),
         ({"anonymizer": "speaker-normalized", "code_size": 64}, {}, "max_code_size"),
-        ({"anonymizer": "public-voice", "prosody": "words", "word_noise": 0.0}, {}, "min_word_noise"),
+        ({"anonymizer": "public-voice", "options": {"prosody": "words", "word_noise": 0.0}}, {}, "min_word_noise"),
         ({}, {"anonymizer": "expression-track", "clip_noise": 0.01}, "min_face_noise"),
         ({}, {"anonymizer": "expression-track", "frame_noise": 0.01}, "min_face_noise"),
     ],

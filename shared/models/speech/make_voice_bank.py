@@ -1,6 +1,6 @@
 """The public voice of public speech: whose it is, and which of that person's recordings can be understood.
 
-The voice is that of the person whose emotions are told apart best by the public code: what a listener learns of a
+The voice is that of the person whose emotions are distinguished best by the public code: what a listener learns of a
 clip's emotion goes through the choice among that person's recordings.
 """
 

@@ -35,6 +35,7 @@ MAX_RECORDINGS, MAX_FRAMES = 1_000, 200_000
 LONGEST_FRAMES = 1_000
 """Of one recording, 10 s: speaking takes tens of kilobytes for each frame."""
 SENTENCE_CODES = tuple(sorted(SENTENCES))
+_WORDS = [len(SENTENCES[code].split()) for code in SENTENCE_CODES]
 _PREFIX = "voice/spoken/"
 _LARGEST = 1e4
 _VOICED_HERTZ = 40.0
@@ -105,18 +106,22 @@ class VoiceBank:
     def _fits(self) -> bool:
         if len(self.recordings) > MAX_RECORDINGS or len(self.frames) > MAX_FRAMES:
             return False
+        if self.recordings[:, 0].max() >= len(SENTENCE_CODES):
+            return False
+        if len(self.words) != sum(_WORDS[code] for code in self.recordings[:, 0]):  # before all are looked through
+            return False
         if (self.word_scale[1] < LEAST_SPREAD).any():
             return False
         ends = [0, *self.recordings[:, 2].tolist()]
         for number, (sentence, first, last) in enumerate(self.recordings.tolist()):
             own = self.words[self.words[:, 0] == number, 1:]
-            if sentence >= len(SENTENCE_CODES) or first != ends[number] or not 0 < last - first <= LONGEST_FRAMES:
+            if first != ends[number] or not 0 < last - first <= LONGEST_FRAMES:
                 return False
             places = own.ravel()
             inside = len(places) > 0 and places[0] >= first and places[-1] <= last
             if not inside or (np.diff(places) < 0).any() or (own[:, 1] <= own[:, 0]).any():
                 return False
-            if len(own) != len(SENTENCES[SENTENCE_CODES[sentence]].split()):
+            if len(own) != _WORDS[sentence]:
                 return False
         return bool(ends[-1] == len(self.frames))
 

@@ -135,6 +135,14 @@ def test_places_that_fit_nothing_are_refused(bank: VoiceBank, data: st.DataObjec
         VoiceBank.from_arrays(arrays)
 
 
+def test_words_of_no_recording_are_refused(bank: VoiceBank) -> None:
+    """Each recording looks through all words: millions of them would take a site's hours."""
+    arrays = bank.to_arrays()
+    arrays["voice/spoken/words"] = np.vstack([bank.words, [[len(bank.recordings), 0, 1]]])
+    with pytest.raises(StudyError, match="do not fit"):
+        VoiceBank.from_arrays(arrays)
+
+
 @pytest.mark.parametrize("value", [-1e4, 0.0, 1e4])
 def test_frames_of_any_allowed_value_give_finite_sound(bank: VoiceBank, value: float) -> None:
     arrays = {**bank.to_arrays(), "voice/spoken/frames": np.full_like(bank.frames, value)}

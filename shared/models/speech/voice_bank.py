@@ -104,13 +104,10 @@ class VoiceBank:
         return bank
 
     def _fits(self) -> bool:
-        if len(self.recordings) > MAX_RECORDINGS or len(self.frames) > MAX_FRAMES:
-            return False
-        if self.recordings[:, 0].max() >= len(SENTENCE_CODES):
+        few = len(self.recordings) <= MAX_RECORDINGS and len(self.frames) <= MAX_FRAMES
+        if not few or self.recordings[:, 0].max() >= len(SENTENCE_CODES) or (self.word_scale[1] < LEAST_SPREAD).any():
             return False
         if len(self.words) != sum(_WORDS[code] for code in self.recordings[:, 0]):  # before all are looked through
-            return False
-        if (self.word_scale[1] < LEAST_SPREAD).any():
             return False
         ends = [0, *self.recordings[:, 2].tolist()]
         for number, (sentence, first, last) in enumerate(self.recordings.tolist()):

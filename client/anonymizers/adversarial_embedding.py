@@ -215,7 +215,8 @@ class EmbeddingVoice(VoiceAnonymizer[EmbeddingOptions]):
         after = self._network(before)
         if self._driver is None:
             return np.asarray(after[0], np.float32)
-        return self._driver.change(before[0], after[0]).applied(WorldVoice.of(sound)).sound()
+        made = self._driver.change(before[0], after[0]).applied(WorldVoice.of(sound)).sound()
+        return made[: len(sound)]  # the vocoder's last frame is beyond: the longest clip would be too long to release
 
     @classmethod
     def strength(cls, study: Study) -> dict[str, float]:

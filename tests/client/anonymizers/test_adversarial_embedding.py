@@ -156,8 +156,11 @@ def test_as_sound_the_clip_itself_is_changed_as_its_new_embedding_says(simulated
     after = AdversarialEmbedding.from_arrays(public, width=256)(before[None])[0]
     expected = driver.change(before, after).applied(WorldVoice.of(one.samples)).sound()
     released = made.release_clip(one.samples, SeededNoise(1), "a")
-    np.testing.assert_array_equal(released, expected)
-    assert abs(len(released) - len(one.samples)) <= 80 and not np.allclose(released[:8_000], one.samples[:8_000])
+    np.testing.assert_array_equal(released, expected[: len(one.samples)])
+    # No longer than the clip: one of the largest size can be released, too
+    assert len(one.samples) - 80 <= len(released) <= len(one.samples) and not np.allclose(
+        released[:8_000], one.samples[:8_000]
+    )
 
 
 def test_sound_without_the_vocoder_is_refused_before_clips_are_read(

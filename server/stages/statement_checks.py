@@ -53,6 +53,8 @@ def check_statement(study: Study, release: Release) -> None:
         raise ReleaseError(
             f"statements of {', '.join(stated)}", expected=f"of {', '.join(study.modalities)}, each once"
         )
+    if silent := set(study.trained_modalities) - set(stated):  # the training of a code stands in these statements
+        raise ReleaseError(f"no statement of {', '.join(sorted(silent))}", expected="one, as its code was trained")
     for statement in release.statement.anonymizers:
         section, anonymizer = study.section(statement.modality), anonymizer_of(study, statement.modality)
         options = section.options.model_dump(exclude=set(anonymizer.not_from_options))

@@ -99,8 +99,8 @@ def federate_code(context: RunContext, grid: SiteGrid, public: Arrays) -> tuple[
     clear = is_clear(before, after, noise=deviation, least_signal=training.least_signal)
     if not clear:
         context.warn(
-            f"the noise of {rounds} rounds exceeds what the sites' clips add to the code: it stays as public speech "
-            "has made it, and the budget is spent"
+            f"the noise of {rounds} rounds exceeds what the sites' clips add to the code: it stays as public people "
+            "have made it, and the budget is spent"
         )
     return public | training.public_after(public, weights if clear else None), units
 

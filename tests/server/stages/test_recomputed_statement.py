@@ -13,6 +13,7 @@ from moretta.client.clips.release import make_release
 from moretta.client.settings import simulated_site
 from moretta.server.stages.run import Run, RunContext
 from moretta.server.stages.statement_checks import check_statement, recomputed_rows, recomputed_statement
+from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.models.unlearnt_gender import UnlearntEmbedding
 from moretta.shared.release.anonymizer import get_anonymizer, prepare_public
@@ -95,3 +96,12 @@ def test_what_a_site_states_of_training_its_faces_is_computed_again(row: dict[st
     rows = recomputed_rows(context, public, "site-00", release)
     assert rows == ({f"face/{training.mechanism}/speaker": training} if reported else {})
     assert len(found) == reported
+
+
+def test_no_site_is_silent_about_a_modality_whose_code_it_trained() -> None:
+    """Of voice and face together the loss stands with voice: a release of faces alone would state none of it."""
+    made = {"anonymizer": "unlearnt-gender", "options": {"code_training": "federated"}}
+    study = parse_study({"sites": 2, "voice": made, "face": made})
+    release: Any = SimpleNamespace(statement=SimpleNamespace(anonymizers=[SimpleNamespace(modality="face")]), clips=())
+    with pytest.raises(ReleaseError, match="no statement of voice"):
+        check_statement(study, release)

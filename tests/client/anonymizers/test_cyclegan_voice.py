@@ -135,6 +135,8 @@ def test_whatever_the_weights_are_a_release_is_finite(bad: float) -> None:
     made = CycleVoice(CycleOptions(width=WIDTH), VoiceCycle.from_arrays({**honest.arrays, **hostile}, width=WIDTH))
     for sound in released(made, voices()[::4]):
         check_array("voice", "waveform", sound)
+    moved = made._cycle.cepstra(np.random.default_rng(1).normal(size=(50, 24)), 0) - made._cycle.pools.center[1]
+    assert np.abs(moved).max() <= 5 * 0.5 + 1e-6  # deviations of the planted pool
 
 
 def test_arrays_that_cannot_be_are_refused() -> None:

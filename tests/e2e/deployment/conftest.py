@@ -162,7 +162,10 @@ class Encoders:
     sites: list[Site]
 
 
-@pytest.fixture(scope="session", params=["replacement-autoencoder", "unlearnt-gender"])
+@pytest.fixture(
+    scope="session",
+    params=["replacement-autoencoder", pytest.param("unlearnt-gender", marks=pytest.mark.slow)],
+)
 def encoders(request: Any, network: Network, corpus: Path) -> Encoders:
     """Public speech of six other people, three of each sex."""
     name, speech = f"encoders-{request.param}", network.root / "public" / "tones"

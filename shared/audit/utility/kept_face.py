@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 
 from moretta.shared.core.array_types import Float32, Float64, UInt8
-from moretta.shared.features.face_track import similarity
 from moretta.shared.features.landmarks import eye_distance
 
 _WINDOW, _SIGMA = 11, 1.5
@@ -20,6 +19,8 @@ _STILL = 1e-4
 
 def laid_onto(points: Float32, other: Float32) -> Float64:
     """Points [n, 2], turned, scaled and shifted onto others so that they lie as near as they can."""
+    from moretta.shared.features.face_track import similarity  # brings torch, which the names of a study do not need
+
     matrix = similarity(points, other)
     return np.asarray(points @ matrix[:, :2].T + matrix[:, 2])
 

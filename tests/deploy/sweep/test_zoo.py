@@ -32,12 +32,12 @@ def people(tmp_path: Path) -> Path:
     return write_tone_corpus(tmp_path / "tones", speakers=12, seconds=0.2, sentences=("IEO",))
 
 
-def test_every_published_system_that_is_installed_is_in_the_grid_in_three_settings() -> None:
+def test_every_published_system_that_is_installed_is_in_the_grid_as_published_and_otherwise() -> None:
     published = {page.stem for page in PAGES.glob("*.md")} & set(anonymizer_names("voice"))
     assert "replacement-autoencoder" in published
     grid = zoo_grid(Study())
     systems = [system_of(curve) for curve in grid.curve]
-    assert {name: systems.count(name) for name in published} == dict.fromkeys(published, 3)
+    assert {name for name in published if systems.count(name) >= 2} == published
     assert {"none", "constant", "mcadams", "mfcc-quantizer", "speaker-normalized", "emotion-label-rr"} < set(systems)
     for cell in make_grid(grid).cells:
         assert cell.study.voice.anonymizer == cell.curve.partition(": ")[0]

@@ -92,7 +92,7 @@ class EmbeddingEncoder(FederatedEncoder):
         import torch
 
         people = self.arrays[PEOPLE]
-        apart = np.square(people).sum(axis=1) - 2 * normalized @ people.T  # beside what all people have in common
+        apart = np.square(people).sum(axis=1) - 2 * normalized @ people.T  # but for what all people have in common
         sex = [SEXES.index(one) if one in SEXES else 0 for one in sexes]
         heads = np.column_stack([apart.argmin(axis=1), sex, np.ones((len(sex), 2))])
         return torch.tensor(np.hstack([normalized, heads]), dtype=torch.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,7 +14,12 @@ from moretta.shared.core.workers import limit_threads
 
 sys.path.insert(0, str(Path(__file__).parent))  # `privacy_auditing`, which tests of several parts share
 limit_threads(1)
-settings.register_profile("busy machines", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "busy machines",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="CI" in os.environ,  # where a run must be repeatable, each one draws the same examples
+)
 settings.load_profile("busy machines")
 
 

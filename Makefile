@@ -29,6 +29,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd tests/benchmarks && $(abspath $(BIN))/mypy --config-file /dev/null --ignore-missing-imports --check-untyped-defs *.py
 	$(BIN)/lint-imports
 
 # What Moretta is measured against is installed for it alone.

@@ -20,7 +20,7 @@ from moretta.shared.core import flower_private
 from moretta.shared.core.errors import MessageError, MorettaError, ReleaseError, RunError
 from moretta.shared.core.printable import printable
 from moretta.shared.messages.calls import RESPONSES, failure_of
-from moretta.shared.messages.message import Message as Answer
+from moretta.shared.messages.message import Message as SiteMessage
 from moretta.shared.messages.message import read
 
 _SHOWN = 1000
@@ -29,7 +29,7 @@ REFUSED, LOST = 0, 5
 """Codes of errors that stand for a reply, as Flower numbers them: unknown, and node unavailable."""
 
 OnLostSite = Literal["continue", "retry"]
-M = TypeVar("M", bound=Answer)
+M = TypeVar("M", bound=SiteMessage)
 
 
 class SuperLinkLostError(RunError):
@@ -46,7 +46,7 @@ class SiteResponse:
     failure: str = ""
     lost: bool = False
     """The site did not respond at all: it is away, and did not refuse."""
-    message: Answer | None = None
+    message: SiteMessage | None = None
     """Everything else in it."""
 
     def of(self, kind: type[M]) -> M:
@@ -87,7 +87,7 @@ class SiteGrid(Grid):
     """Called when messages are sent, so that sites' calls for messages need not wait."""
     traffic: dict[str, Traffic] = field(default_factory=dict)
     """By site, of all requests so far."""
-    responses: Mapping[str, type[Answer]] = field(default_factory=lambda: RESPONSES)
+    responses: Mapping[str, type[SiteMessage]] = field(default_factory=lambda: RESPONSES)
     """Kind of the response to each call: anything else is a failure of that site."""
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep

@@ -188,11 +188,11 @@ class _Trained:
         made = as_first, as_second
         fooled = _squares(self.discriminators[0](made[0]), 1) + _squares(self.discriminators[1](made[1]), 1)
         self._descend(0, fooled + _CYCLE * cycle + _IDENTITY * identity)
-        judged = torch.zeros(())
+        discriminated = torch.zeros(())
         for network, own, other in zip(self.discriminators, real, made, strict=True):
-            judged = judged + (_squares(network(own), 1) + _squares(network(other.detach()), 0)) / 2
-        self._descend(1, judged)
-        values = {"cycle": cycle, "identity": identity, "generators": fooled, "discriminators": judged}
+            discriminated = discriminated + (_squares(network(own), 1) + _squares(network(other.detach()), 0)) / 2
+        self._descend(1, discriminated)
+        values = {"cycle": cycle, "identity": identity, "generators": fooled, "discriminators": discriminated}
         return {name: float(value.detach()) for name, value in values.items()}
 
     def _descend(self, which: int, loss: Tensor) -> None:

@@ -142,9 +142,16 @@ def voices(size: str, samples: int | None) -> tuple[ClipSet, ClipSet]:
         voice = make_voice(number, sex=("male", "female")[number % 2])
         for index, name in enumerate(clip_names(1001 + number, clips)):
             sounds.append(synthesize(voice, name.emotion, name.sentence, seed=100 * number + index)[:samples])
-            pseudonyms = {"clip": KEY.clip(str(name)), "speaker": KEY.speaker(number)}
-            about = {"emotion": name.emotion, "sentence": name.sentence, "level": name.level}
-            meta.append(ReleasedClip(**pseudonyms, **about, sex=("male", "female")[number % 2]))
+            meta.append(
+                ReleasedClip(
+                    clip=KEY.clip(str(name)),
+                    speaker=KEY.speaker(str(number)),
+                    emotion=name.emotion,
+                    sentence=name.sentence,
+                    level=name.level,
+                    sex=("male", "female")[number % 2],
+                )
+            )
     study = Study().with_changes(voice__form="mfcc")
     public = make_public_voice(codebook_size=64, voices=4)
     quantizer = MfccQuantizer.from_study(study, public.to_arrays())

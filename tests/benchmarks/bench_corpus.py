@@ -33,7 +33,9 @@ MAX_MINUTES, MAX_GIB = 3.0, 2.0
 
 def main(clips: int) -> None:
     """Two rows."""
-    minutes, gib, detail = [], [], {}
+    minutes: list[float] = []
+    gib: list[float] = []
+    detail: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         sizes = [clips] if clips == WHOLE else [clips, *([] if quick() else [2 * clips])]
         for size in sizes:

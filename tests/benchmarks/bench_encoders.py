@@ -65,7 +65,9 @@ def _faces(count: int) -> ClipSet:
 
 def _meta(count: int) -> list[ReleasedClip]:
     return [
-        ReleasedClip(clip=KEY.clip(str(i)), speaker=KEY.speaker(i), emotion=Emotion.NEU, sentence="IEO", level=Level.XX)
+        ReleasedClip(
+            clip=KEY.clip(str(i)), speaker=KEY.speaker(str(i)), emotion=Emotion.NEU, sentence="IEO", level=Level.XX
+        )
         for i in range(count)
     ]
 

@@ -1,8 +1,8 @@
-"""What a code that sites train keeps and leaks: `python tests/benchmarks/code_training_table.py CORPUS`.
+"""Utility and leaks of a code that sites train: `python tests/benchmarks/code_training_table.py CORPUS`.
 
 Half of a corpus' people are the training speakers of sites with two people each; the code that their sites' rounds and
 the server's stage make is the code in which the other half is released. Both halves take their turn, and a line is
-their mean. Releases are judged and attacked as in speakers_table.py. Noise comes from the operating system.
+their mean. Releases are evaluated and attacked as in speakers_table.py. Noise comes from the operating system.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LINES: tuple[tuple[str, float | None], ...] = (
     ("speaker", 1.0),
 )
 """Unit and epsilon; None takes the code of public speech."""
-HEAD = """| code taught by | unit | epsilon | change taken | emotion UAR | strongest top-1 | likeness | EER | \
+HEAD = """| code trained on | unit | epsilon | change taken | emotion UAR | strongest top-1 | likeness | EER | \
 top-1, 10 pooled | 20 pooled | chance |
 |---|---|---|---|---|---|---|---|---|---|---|"""
 _FIGURES = ("uar", "top1", "likeness", "eer", "pooled10", "pooled20", "chance")
@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", type=Path)
     options = parser.parse_args()
-    measure.POOLED = speakers_table.POOLED
+    measure.POOLED = speakers_table.POOLED  # type: ignore[assignment]  # other numbers than the audit's
     name_sender()
     sound = speakers_table.sound_of(options.corpus)
     people = sorted({clip.speaker for clip in sound})
@@ -64,8 +64,8 @@ def main() -> None:
     print(HEAD, flush=True)
     for unit, epsilon in LINES:
         found, taken = [], 0
-        for number, (teachers, others) in enumerate(halves):
-            code, changed = _taught(options.corpus, teachers, unit, epsilon)
+        for number, (known, others) in enumerate(halves):
+            code, changed = _code_of(options.corpus, known, unit, epsilon)
             taken += changed
             if changed or number not in unchanged:
                 mine = {clip: samples for clip, samples in sound.items() if clip.speaker in others}
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def name_sender() -> None:
-    """Flower's messages want to know who makes them."""
+    """Flower's messages need the numbers of a run, a node and a task."""
     for name in ("_run_id", "_node_id", "_task_id"):
         setattr(TaskIdentity, name, 1)
 
@@ -117,22 +117,24 @@ class Sites(SiteGrid):
         )
 
 
-def _taught(corpus: Path, teachers: list[int], unit: str, epsilon: float | None) -> tuple[speakers_table.Code, bool]:
+def _code_of(corpus: Path, known: list[str], unit: str, epsilon: float | None) -> tuple[speakers_table.Code, bool]:
     """The code of one line, see `trained`."""
     voice = {
         "anonymizer": "speaker-normalized",
-        "code_training": "public" if epsilon is None else "federated",
-        "code_unit": unit,
-        "code_epsilon": epsilon or 0.0,
+        "options": {
+            "code_training": "public" if epsilon is None else "federated",
+            "code_unit": unit,
+            "code_epsilon": epsilon or 0.0,
+        },
     }
     study = Study().with_changes(face__enabled=False, voice=voice)
     public = train_speaker_code(
         measured_public_speech(None, in_windows=False), size=5, codebook_size=64, seed=1
     ).to_arrays()
-    return (public, False) if epsilon is None else trained(corpus, teachers, study, public)
+    return (public, False) if epsilon is None else trained(corpus, known, study, public)
 
 
-def trained(corpus: Path, teachers: list[Any], study: Study, public: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+def trained(corpus: Path, known: list[str], study: Study, public: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """The public arrays that sites of these people make, and whether they are others than before."""
     with tempfile.TemporaryDirectory() as scratch:
         settings = {
@@ -140,11 +142,11 @@ def trained(corpus: Path, teachers: list[Any], study: Study, public: dict[str, A
                 name=f"site-{start}",
                 home=Path(scratch) / f"site-{start}",
                 corpus=corpus,
-                speakers=tuple(teachers[start : start + EACH]),
+                speakers=tuple(known[start : start + EACH]),
                 held_out=frozenset(),
                 simulated_seed=None,
             )
-            for start in range(0, len(teachers), EACH)
+            for start in range(0, len(known), EACH)
         }
         plan = SimulationPlan(
             corpus=corpus,

@@ -8,7 +8,7 @@ from pathlib import Path
 from moretta.shared.audit.report import wording
 from moretta.shared.audit.report.sweep_rows import SweepReport, SweepRow, cell_text, epsilon_text
 
-HEAD = """| curve | | emotion UAR, federated model | ... best judge of releases | strongest top-1 | EER \
+HEAD = """| curve | | emotion UAR, federated model | ... best evaluator of releases | strongest top-1 | EER \
 | release: nominal | per clip | per speaker | model: nominal | per clip | per speaker |
 |---|---|---|---|---|---|---|---|---|---|---|---|"""
 

@@ -13,7 +13,7 @@ import numpy as np
 from public_halves import both_halves, heading, recordings, show
 
 from moretta.client.anonymizers.adversarial_embedding import ENCODERS, public_encoder
-from moretta.shared.core.array_types import Float64
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.workers import limit_threads
 from moretta.shared.features.public_speech import Recording
 from moretta.shared.features.world_voice import WorldVoice
@@ -85,7 +85,7 @@ def some(clips: list[Recording], people: set[str], each: int) -> list[Recording]
     return chosen
 
 
-def cosines(left: Float64, right: Float64) -> Float64:
+def cosines(left: Array, right: Array) -> Array:
     """Of rows, [n]."""
     return np.asarray((left * right).sum(axis=1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1))
 

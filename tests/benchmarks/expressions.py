@@ -1,8 +1,8 @@
-"""Do rendered faces read as what they show, and who they are? `python tests/benchmarks/expressions.py [--cache DIR]`.
+"""Emotion and identity of rendered faces by networks of others: `expressions.py [--cache DIR]`.
 
-Renders people whom no recipe was tuned on, in random pose, light, strength and speech, and prints what networks trained
-elsewhere make of them: recall of face-api's expression network for each emotion, YuNet's detection rate, and the equal
-error rate of SFace over pairs of pictures with different emotions. Weights come from the cache of `attackers fetch`.
+Renders people whom no recipe was tuned on, in random pose, light, strength and speech. Prints recall of face-api's
+expression network for each emotion, the share of faces that YuNet detects, and the equal error rate of SFace over pairs
+of pictures with different emotions. Weights come from the cache of `attackers fetch`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moretta.shared.audit.pretrained.expression import NAMES, ExpressionEvaluator
-from moretta.shared.audit.pretrained.face_api_nets import EXPRESSIONS, FACE_SIDE
-from moretta.shared.audit.pretrained.face_encoders import FoundFace, SFaceEncoder, cut_square
+from moretta.shared.audit.pretrained.face_api_nets import EXPRESSIONS
+from moretta.shared.audit.pretrained.face_encoders import SFaceEncoder
 from moretta.shared.core.labels import EMOTIONS, Emotion
 from moretta.shared.core.workers import limit_threads
 from moretta.shared.models.head import make_identity, render_frame
@@ -54,17 +54,16 @@ def render(first: int, people: int, each: int, supersample: int) -> list[Picture
                     supersample=supersample,
                     rng=rng,
                 )
-                pictures.append(Picture(seed, emotion, frame))
+                pictures.append(Picture(seed, Emotion(emotion), frame))
     return pictures
 
 
-def read(evaluator: ExpressionEvaluator, face: FoundFace) -> NDArray[np.float32]:
+def read(evaluator: ExpressionEvaluator, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Score of each of the network's seven classes."""
     import torch
 
-    crop = cut_square(face.bgr, *face.square, FACE_SIDE)[None, :, :, ::-1].astype(np.float32)
     with torch.inference_mode():
-        return np.asarray(evaluator.net(torch.from_numpy(crop.transpose(0, 3, 1, 2).copy()))[0].numpy(), np.float32)
+        return np.asarray(evaluator._net(evaluator._pictures(frame[None]))[0].cpu().numpy(), np.float32)
 
 
 def report_expressions(pictures: list[Picture], scores: list[NDArray[np.float32]]) -> None:
@@ -120,8 +119,8 @@ def main() -> None:
     start = time.process_time()
     pictures = render(options.first, options.people, options.each, options.supersample)
     took = 1000 * (time.process_time() - start) / len(pictures)
-    found = [evaluator.finder.find(picture.frame) for picture in pictures]
-    seen = [(picture, read(evaluator, face)) for picture, face in zip(pictures, found, strict=True) if face is not None]
+    found = [evaluator._finder.find(picture.frame) is not None for picture in pictures]
+    seen = [(p, read(evaluator, p.frame)) for p, face in zip(pictures, found, strict=True) if face]
     print(f"{len(pictures)} pictures of {options.people} people from seed {options.first}; {took:.1f} ms of CPU each")
     print(f"YuNet: {len(seen) / len(pictures):.3f} detected")
     report_expressions([picture for picture, _ in seen], [scores for _, scores in seen])

@@ -79,8 +79,8 @@ def main() -> None:
     print(f"| all, of one emotion | {one_emotion(corpus):.2f} | - | - |")
     print("\n| noise on clips, and within them | emotion UAR | EER | EER, emotions known |\n|---|---|---|---|")
     for clip_noise, frame_noise in NOISES:
-        options = TrackOptions(clip_noise=clip_noise, frame_noise=frame_noise)
-        corpus.made = Values(FaceCropper(CROP_SIDE), options, fps=FPS)
+        chosen = TrackOptions(clip_noise=clip_noise, frame_noise=frame_noise)
+        corpus.made = Values(FaceCropper(CROP_SIDE), chosen, fps=FPS)
         print(f"| {clip_noise}, {frame_noise} | {averaged(corpus, max(COUNTS))} |", flush=True)
 
 

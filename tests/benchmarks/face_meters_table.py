@@ -31,7 +31,9 @@ def jpeg(quality: int) -> Callable[[UInt8], UInt8]:
 
     def change(picture: UInt8) -> UInt8:
         _, data = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1], np.uint8)
+        read = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert read is not None  # it was encoded here
+        return np.asarray(read[:, :, ::-1], np.uint8)
 
     return change
 
@@ -56,7 +58,8 @@ def crops_of(folder: Path, side: int, fps: float) -> dict[str, UInt8]:
         return {path.stem: VideoFaces(side, fps)(path) for path in videos}
     cropper = FaceCropper(side)
     pictures = ((path.stem, cv2.imread(str(path))) for path in sorted(folder.rglob("*.jpg")))
-    return {name: cropper.crop(np.ascontiguousarray(bgr[:, :, ::-1]))[0][None] for name, bgr in pictures}
+    read = ((name, bgr) for name, bgr in pictures if bgr is not None)
+    return {name: cropper.crop(np.ascontiguousarray(bgr[:, :, ::-1]))[0][None] for name, bgr in read}
 
 
 def clip_set(names: list[str], arrays: list[UInt8]) -> ClipSet:

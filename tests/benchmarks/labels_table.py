@@ -1,10 +1,10 @@
-"""What `emotion-label-rr` keeps and leaks: `words_table.py CORPUS [--only TABLES] [--draws N]`.
+"""Utility and leaks of `emotion-label-rr`: `labels_table.py CORPUS [--only TABLES] [--draws N]`.
 
-Every line is several releases of a corpus of real voices, the answers drawn anew, each attacked semi-informed by every
-adaptive attacker that is not a network (networks are in the lines of audit_table.py) and judged by every judge; the
-figures are means over the draws. `right` is how often the released word is the emotion, which needs no judge and no
-training. Sites: the people are dealt to so many, and each is taught by the others of the same site. `other half`: the
-words were learnt on the recordings of half of the people, and only the others are released; both halves take their
+A row is the mean of several releases of a corpus of real voices, which differ by the draws of randomized response. Each
+is attacked semi-informed by every adaptive attacker that is not a network (audit_table.py has those), and read by every
+utility evaluator. `right` is how often the released label is the emotion, which needs no evaluator and no training.
+Sites: the people are divided among so many, and the labeler of a person is trained on the others of the same site.
+`other half`: the labeler is trained on half of the people, and only the others are released; both halves take their
 turn. No speaker has 30 trial clips in a corpus of 44 each, so 20 are pooled at most.
 """
 
@@ -32,8 +32,8 @@ from moretta.shared.study.schema import Study
 
 
 @dataclass(frozen=True)
-class Words:
-    """One way of releasing words."""
+class Setting:
+    """One way of releasing labels."""
 
     epsilon: float = 3.5
     source: str = "site"
@@ -45,21 +45,21 @@ class Words:
 
     @property
     def reported(self) -> str:
-        """Who taught."""
+        """The people that the labeler was trained on."""
         if self.source != "site":
             return self.source
         return "the site's other people" + (f", {self.sites} sites" if self.sites > 1 else "")
 
 
-def tables() -> dict[str, list[Words]]:
+def tables() -> dict[str, list[Setting]]:
     """Lines by the name of their table."""
-    epsilons = [Words(epsilon=epsilon) for epsilon in (1, 2, 3, 3.5, 4, 5, 20)]
-    sources = [Words(sites=2), Words(sites=3), Words(source="other half"), Words(source="synthetic")]
-    few = [*(Words(clips=clips) for clips in (2, 5, 10, 30)), Words(monotone=True)]
+    epsilons = [Setting(epsilon=epsilon) for epsilon in (1, 2, 3, 3.5, 4, 5, 20)]
+    sources = [Setting(sites=2), Setting(sites=3), Setting(source="other half"), Setting(source="synthetic")]
+    few = [*(Setting(clips=clips) for clips in (2, 5, 10, 30)), Setting(monotone=True)]
     return {"epsilons": epsilons, "sources": [*sources, replace(sources[2], epsilon=20)], "few": few}
 
 
-HEAD = """| taught by | epsilon of a word | clips of each person | right | emotion UAR | strongest top-1 | EER \
+HEAD = """| trained on | epsilon of a label | clips of each person | right | emotion UAR | strongest top-1 | EER \
 | top-1, 10 pooled | 20 pooled | chance |
 |---|---|---|---|---|---|---|---|---|---|"""
 
@@ -71,23 +71,24 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(tables()), choices=list(tables()))
     parser.add_argument("--draws", type=int, default=5)
     options = parser.parse_args()
-    measure.POOLED = POOLED
+    measure.POOLED = POOLED  # type: ignore[assignment]  # other numbers than the audit's
     sound = sound_of(options.corpus)
     print(HEAD, flush=True)
     for name in options.only:
-        for words in tables()[name]:
+        for setting in tables()[name]:
             start = time.perf_counter()
-            print(row(words, [one for draw in range(options.draws) for one in figures(words, sound, draw)]), flush=True)
+            found = [one for draw in range(options.draws) for one in figures(setting, sound, draw)]
+            print(row(setting, found), flush=True)
             print(f"<!-- {time.perf_counter() - start:.0f} s -->", flush=True)
 
 
-def figures(words: Words, sound: Sound, draw: int) -> Iterator[dict[str, Any]]:
+def figures(setting: Setting, sound: Sound, draw: int) -> Iterator[dict[str, Any]]:
     """Everything measured about one draw, of each half of the people if halves take turns."""
-    for number in range(2 if words.source == "other half" else 1):
-        arrays, speakers = _learnt(words.source, tuple(sound), number, _Sounds(sound))
-        chosen = [clip for clip in _chosen(words, sound, draw) if clip.speaker in speakers]
-        released = dict(_released(words, arrays, sound, chosen, draw))
-        hits = [(EMOTIONS.index(clip.label), int(word.argmax())) for clip, word in released.items()]
+    for number in range(2 if setting.source == "other half" else 1):
+        arrays, speakers = _learnt(setting.source, tuple(sound), number, _Sounds(sound))
+        chosen = [clip for clip in _chosen(setting, sound, draw) if clip.speaker in speakers]
+        released = dict(_released(setting, arrays, sound, chosen, draw))
+        hits = [(EMOTIONS.index(clip.label), int(label.argmax())) for clip, label in released.items()]
         right = np.mean([np.mean([w == e for t, w in hits if t == e]) for e in {t for t, _ in hits}])
         clips = clip_set([described_as(clip) for clip in released], list(released.values()), "code")
         yield {"right": right, **measured(clips)}
@@ -107,51 +108,53 @@ class _Sounds:
 
 
 @cache
-def _learnt(source: str, clips: tuple[Clip, ...], half: int, sounds: _Sounds) -> tuple[dict[str, Any], frozenset[int]]:
+def _learnt(source: str, clips: tuple[Clip, ...], half: int, sounds: _Sounds) -> tuple[dict[str, Any], frozenset[str]]:
     """What the coordinator sends, and whose clips are released."""
     del clips
     sides = list(parts(Line(public="other half" if source == "other half" else "synthetic"), sounds.sound))
     public, mine = sides[half]
-    words = EmotionLabeler.of_public(public_rows(public, in_windows=False))
-    return words.to_arrays(), frozenset(clip.speaker for clip in mine)
+    labeler = EmotionLabeler.of_public(public_rows(public, in_windows=False))
+    return labeler.to_arrays(), frozenset(clip.speaker for clip in mine)
 
 
-def _chosen(words: Words, sound: Sound, draw: int) -> Iterator[Clip]:
+def _chosen(setting: Setting, sound: Sound, draw: int) -> Iterator[Clip]:
     for number, speaker in enumerate(sorted({clip.speaker for clip in sound})):
         mine = [clip for clip in sound if clip.speaker == speaker]
-        if words.monotone and (number + draw) % 3 == 0:
+        if setting.monotone and (number + draw) % 3 == 0:
             mine = [clip for clip in mine if clip.label == EMOTIONS[(number // 3 + draw) % len(EMOTIONS)]]
-        order = np.random.default_rng([7, draw, speaker]).permutation(len(mine))
-        yield from (mine[i] for i in sorted(order[: words.clips]))
+        order = np.random.default_rng([7, draw, int(speaker)]).permutation(len(mine))
+        yield from (mine[i] for i in sorted(order[: setting.clips]))
 
 
 def _released(
-    words: Words, arrays: dict[str, Any], sound: Sound, chosen: list[Clip], draw: int
+    setting: Setting, arrays: dict[str, Any], sound: Sound, chosen: list[Clip], draw: int
 ) -> Iterator[tuple[Clip, np.ndarray]]:
     section = {
         "anonymizer": "emotion-label-rr",
-        "label_epsilon": words.epsilon,
-        "labels_from": "site" if words.source == "site" else "public",
+        "options": {
+            "label_epsilon": setting.epsilon,
+            "labels_from": "site" if setting.source == "site" else "public",
+        },
     }
     study = Study().with_changes(voice=section)
     people = sorted({clip.speaker for clip in chosen})
-    for site in range(words.sites):
-        mine = [clip for clip in chosen if clip.speaker in people[site :: words.sites]]
+    for site in range(setting.sites):
+        mine = [clip for clip in chosen if clip.speaker in people[site :: setting.sites]]
         made = get_anonymizer("voice", "emotion-label-rr").from_study(study, arrays)
         made.fit([(str(clip.speaker), sound[clip]) for clip in mine], SeededNoise(draw, "fit", site))
         made.train_on_emotions((str(c.speaker), sound[c], EMOTIONS.index(c.label)) for c in mine)
         noise = [SeededNoise(draw, clip.name) for clip in mine]
         out = made.release([sound[clip] for clip in mine], noise, [str(clip.speaker) for clip in mine])
-        yield from ((clip, word) for clip, word in zip(mine, out, strict=True) if isinstance(word, np.ndarray))
+        yield from ((clip, label) for clip, label in zip(mine, out, strict=True) if isinstance(label, np.ndarray))
 
 
-def row(words: Words, found: list[dict[str, Any]]) -> str:
+def row(setting: Setting, found: list[dict[str, Any]]) -> str:
     """One line of a table: means over the draws."""
     mean = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
-    clips = ("44, a third of people in one emotion" if words.monotone else str(words.clips)).replace("44", "all")
+    clips = ("44, a third of people in one emotion" if setting.monotone else str(setting.clips)).replace("44", "all")
     names = ("right", "uar", "top1", "eer", "pooled10", "pooled20", "chance")
     values = ["-" if np.isnan(mean[name]) else f"{mean[name]:.3f}" for name in names]
-    return "| " + " | ".join([words.reported, f"{words.epsilon:g}", clips, *values]) + " |"
+    return "| " + " | ".join([setting.reported, f"{setting.epsilon:g}", clips, *values]) + " |"
 
 
 if __name__ == "__main__":

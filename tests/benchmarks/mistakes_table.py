@@ -1,12 +1,11 @@
-"""What `emotion-label-rr` takes from those who pool words: `mistakes_table.py CORPUS [--speakers FIRST LAST] [--draws
-N]`.
+"""The leak of pooled labels of `emotion-label-rr`: `mistakes_table.py CORPUS [--speakers FIRST LAST] [--draws N]`.
 
-The words of one site, released twice: as a clip sounds, which is what version 1 of `emotion-label-rr` released, and as
-they are released now, with mistakes hidden and a ceiling on how often people are told right. Each is answered at random
-by several draws and attacked, semi-informed, by those who learn from words and pool many of one person's. Figures are
-means over draws, of the strongest attacker of each draw, and in brackets the lowest and the highest draw. `sex` is told
-from all clips of a person by the attackers of the audit, `sex, labels known` by the same from words and labels
-together. `right` is how often the word is the label.
+The labels of one site are released twice: as predicted, which is version 1, and as they are released now, with
+misclassifications hidden and a ceiling on how often a person's labels are right. Each is randomized by several draws
+and attacked, semi-informed, by attackers that learn from labels and pool many of one person. Figures are means over
+draws of the strongest attacker of each draw; brackets hold the lowest and the highest draw. `sex` is from all clips of
+a person, by the audit's attackers; `sex, labels known` is from released and true labels together. `right` is how often
+the released label is the true one.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ from moretta.shared.study.schema import Study
 
 ATTACKERS = ("voice-logistic", "voice-knn", "voice-given-emotion", "voice-likeness", "voice-inverted")
 POOLED = (10, 20, 30)
-Words = dict[Clip, np.ndarray]
+Labels = dict[Clip, np.ndarray]
 """One-hot, float32 [6] each."""
 COLUMNS = ("right", "uar", "top1", "eer", "top1 of 10", "top1 of 20", "top1 of 30", "eer of 30", "sex", "sex given")
-HEAD = """| epsilon of a word | words | right | emotion UAR | top-1 | EER | top-1, 10 pooled | 20 | 30 \
+HEAD = """| epsilon of a label | labels | right | emotion UAR | top-1 | EER | top-1, 10 pooled | 20 | 30 \
 | EER, 30 pooled | sex | sex, labels known |
 |---|---|---|---|---|---|---|---|---|---|---|---|"""
 
@@ -55,22 +54,22 @@ def main() -> None:
     options = parser.parse_args()
     measure.POOLED = POOLED
     first, last = options.speakers
-    sound = {clip: s for clip, s in sound_of(options.corpus).items() if first <= clip.speaker <= last}
+    sound = {clip: s for clip, s in sound_of(options.corpus).items() if first <= int(clip.speaker) <= last}
     sex = {number: person.sex for number, person in read_corpus(options.corpus).speakers.items()}
     print(HEAD, flush=True)
     for epsilon in options.epsilons:
-        made = taught(epsilon, sound)
-        for name, release in (("as it sounds", as_heard), ("as released", as_released)):
+        made = labeler_of(epsilon, sound)
+        for name, release in (("as predicted", as_predicted), ("as released", as_released)):
             start = time.perf_counter()
             found = [figures(release(made, epsilon, sound, draw), sex) for draw in range(options.draws)]
             print(f"| {epsilon:g} | {name} | " + " | ".join(cells(found)) + " |", flush=True)
             print(f"<!-- {time.perf_counter() - start:.0f} s -->", flush=True)
 
 
-def taught(epsilon: float, sound: Sound) -> EmotionLabelVoice:
-    """The words of a site that has all these clips."""
+def labeler_of(epsilon: float, sound: Sound) -> EmotionLabelVoice:
+    """The labeler of a site that has all these clips."""
     study = Study().with_changes(
-        voice={"anonymizer": "emotion-label-rr", "label_epsilon": epsilon}, face={"enabled": False}
+        voice={"anonymizer": "emotion-label-rr", "options": {"label_epsilon": epsilon}}, face={"enabled": False}
     )
     made = get_anonymizer("voice", "emotion-label-rr").from_study(study, prepare_public(study))
     assert isinstance(made, EmotionLabelVoice)
@@ -79,30 +78,30 @@ def taught(epsilon: float, sound: Sound) -> EmotionLabelVoice:
     return made
 
 
-def as_released(made: EmotionLabelVoice, epsilon: float, sound: Sound, draw: int) -> Words:
+def as_released(made: EmotionLabelVoice, epsilon: float, sound: Sound, draw: int) -> Labels:
     """By the anonymizer itself."""
     del epsilon
     noise = [SeededNoise(draw, clip.name) for clip in sound]
     out = made.release(list(sound.values()), noise, [str(clip.speaker) for clip in sound])
-    return {clip: word for clip, word in zip(sound, out, strict=True) if isinstance(word, np.ndarray)}
+    return {clip: label for clip, label in zip(sound, out, strict=True) if isinstance(label, np.ndarray)}
 
 
-def as_heard(made: EmotionLabelVoice, epsilon: float, sound: Sound, draw: int) -> Words:
-    """What the site's model says, answered at random."""
+def as_predicted(made: EmotionLabelVoice, epsilon: float, sound: Sound, draw: int) -> Labels:
+    """The prediction of the site's model, by randomized response."""
     response = RandomizedResponse(choices=len(EMOTIONS), token_epsilon=epsilon, unit="clip")
 
-    def word(clip: Clip) -> np.ndarray:
+    def label_of(clip: Clip) -> np.ndarray:
         speaker = str(clip.speaker)
-        heard = made._labeler_of(speaker)(made._places(speaker, sound[clip]))
-        responded = response.response(heard, SeededNoise(draw, clip.name))
+        predicted = made._labeler_of(speaker)(made._places(speaker, sound[clip]))
+        responded = response.randomize(predicted, SeededNoise(draw, clip.name))
         return np.eye(len(EMOTIONS), dtype=np.float32)[responded[0]]
 
-    return {clip: word(clip) for clip in as_released(made, epsilon, sound, draw)}
+    return {clip: label_of(clip) for clip in as_released(made, epsilon, sound, draw)}
 
 
-def figures(words: Words, sex: dict[int, Any]) -> dict[str, float]:
+def figures(labels: Labels, sex: dict[str, Any]) -> dict[str, float]:
     """Of one draw."""
-    clips = clip_set([described_as(clip) for clip in words], list(words.values()), "code")
+    clips = clip_set([described_as(clip) for clip in labels], list(labels.values()), "code")
     rows = audit(None, clips, attackers=ATTACKERS, seed=0, bootstrap=0, workers=1).results
     whole = [r for r in rows if r.scenario == "semi-informed" and r.subset == "all" and not r.invalid]
 
@@ -112,9 +111,9 @@ def figures(words: Words, sex: dict[int, Any]) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as scratch:
         utility = evaluate_utility(None, clips, seed=0, draws=0, workers=1, scratch=Path(scratch))
-    label = np.array([EMOTIONS.index(clip.label) for clip in words])
-    word = np.stack(list(words.values()))
-    right = np.mean([np.mean(word[label == e].argmax(axis=1) == e) for e in np.unique(label)])
+    label = np.array([EMOTIONS.index(clip.label) for clip in labels])
+    released = np.stack(list(labels.values()))
+    right = np.mean([np.mean(released[label == e].argmax(axis=1) == e) for e in np.unique(label)])
     return {
         "right": float(right),
         "uar": max((r.value for r in utility if r.metric == "uar" and r.value is not None), default=float("nan")),
@@ -122,20 +121,20 @@ def figures(words: Words, sex: dict[int, Any]) -> dict[str, float]:
         "eer": best("eer", 1),
         **{f"top1 of {many}": best("top1", many) for many in POOLED},
         "eer of 30": best("eer", 30),
-        "sex": max(sex_from(word, words, sex)),
-        "sex given": max(sex_from(with_label(word, label), words, sex)),
+        "sex": max(sex_from(released, labels, sex)),
+        "sex given": max(sex_from(with_label(released, label), labels, sex)),
     }
 
 
-def with_label(word: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """[clips, 36]: the word at the place of its clip's label."""
+def with_label(released: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """[clips, 36]: the released label at the place of its clip's true label."""
     own = label[:, None] == np.arange(len(EMOTIONS))
-    return (own[:, :, None] * word[:, None]).reshape(len(word), -1)
+    return (own[:, :, None] * released[:, None]).reshape(len(released), -1)
 
 
-def sex_from(features: np.ndarray, words: Words, sex: dict[int, Any]) -> Iterator[float]:
+def sex_from(features: np.ndarray, labels: Labels, sex: dict[str, Any]) -> Iterator[float]:
     """Balanced accuracy of each attacker, from all clips of a person."""
-    speaker = np.array([clip.speaker for clip in words])
+    speaker = np.array([clip.speaker for clip in labels])
     known = np.array([str(sex[one]) for one in speaker])
     about = without_figures("attribute", "voice", "sex", "semi-informed")
     for leak in infer_attribute(features, known, speaker, about=about, resamples=0):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moretta.shared.core.array_types import Array
+from moretta.shared.core.array_types import Array, Bool
 from moretta.shared.core.labels import EMOTIONS, in_order
 from moretta.shared.data.media import read_audio
 from moretta.shared.data.reader import read_corpus
@@ -26,11 +26,16 @@ def recordings(corpus: Path) -> Iterator[Recording]:
             yield Recording(read_audio(clip.audio), clip.speaker, EMOTIONS.index(clip.label), sex)
 
 
+def of_people(rows: PublicRows, chosen: Bool) -> PublicRows:
+    """The chosen rows."""
+    return rows._replace(**{name: part[chosen] for name, part in rows._asdict().items()})
+
+
 def both_halves(rows: PublicRows, public: Sequence[str]) -> list[tuple[PublicRows, PublicRows]]:
     """Public people and released ones, in turn; the first half is public first, unless people are named."""
     people = in_order({*rows.person})
     first = np.isin(rows.person, public or people[: len(people) // 2])
-    parts = [PublicRows(*(part[mine] for part in rows)) for mine in (first, ~first)]
+    parts = [of_people(rows, mine) for mine in (first, ~first)]
     return [(parts[0], parts[1]), (parts[1], parts[0])]
 
 

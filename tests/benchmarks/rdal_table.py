@@ -75,7 +75,7 @@ def main() -> None:
     limit_threads(1)
     parts, start = {name: Part.of(name) for name in PAIRS}, time.process_time()
     known, is_speech = parts["known"], parts["known"].speech == 1
-    mask = train_mask(known.seen[is_speech], known.clean[is_speech], epochs=MASK_EPOCHS, seed=1)
+    mask = train_mask(list(known.seen[is_speech]), list(known.clean[is_speech]), epochs=MASK_EPOCHS, seed=1)
     print(f"mask trained in {time.process_time() - start:.0f} s\n\n| | " + " | ".join(COLUMNS) + " |")
     print("|---|" + "---|" * len(COLUMNS), flush=True)
     for name in options.rows:

@@ -5,7 +5,7 @@ They stand in for recordings of FSD50K, and say nothing about these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +40,7 @@ def band(r: np.random.Generator, low: float, high: float) -> Sound:
     return lfilter(*butter(2, [low, high], "band", fs=RATE), r.normal(size=RATE))
 
 
-def struck(r: np.random.Generator, hits: Sequence[float], hz: float, decay: float, partials: Sequence[float]) -> Sound:
+def struck(r: np.random.Generator, hits: Iterable[float], hz: float, decay: float, partials: Sequence[float]) -> Sound:
     """Decaying partials from each of some moments on."""
     made = np.zeros(RATE)
     for start in hits:
@@ -61,7 +61,8 @@ def swept(r: np.random.Generator, low: float, high: float) -> Sound:
 
 def buzz(r: np.random.Generator, hz: float, wobble: float) -> Sound:
     phase = hz * (_TIME + wobble * np.sin(2 * np.pi * r.uniform(1, 3) * _TIME))
-    return sum(np.sin(2 * np.pi * n * phase + r.uniform(0, 6)) / n for n in range(1, 20) if n * hz < RATE / 2)
+    parts = [np.sin(2 * np.pi * n * phase + r.uniform(0, 6)) / n for n in range(1, 20) if n * hz < RATE / 2]
+    return np.asarray(np.sum(parts, axis=0))
 
 
 def moments(r: np.random.Generator, least: int, most: int) -> Sound:

@@ -1,8 +1,8 @@
-"""What `speaker-normalized` keeps and leaks: `speakers_table.py CORPUS [--only TABLES] [--noise SIZES]`.
+"""Utility and leaks of `speaker-normalized`: `speakers_table.py CORPUS [--only TABLES] [--noise SIZES]`.
 
 Every line is one release of a corpus of real voices, attacked semi-informed by every adaptive attacker that is not a
-network (networks are in the lines of audit_table.py), and judged by every judge. `other half` means that the code was
-learnt on the recordings of half of the people, and only the others are released; both halves take their turn, and the
+network (audit_table.py has those), and read by every utility evaluator. `other half` means that the code was
+trained on the recordings of half of the people, and only the others are released; both halves take their turn, and the
 line is their mean. `apart` means that the clips an attacker enrols and those it attacks were normalized by themselves,
 as by two sites. The form `mfcc` is unprotected speech. No speaker has 30 trial clips in a corpus of 44 each, so 20 are
 pooled at most.
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(tables()), choices=list(tables()))
     parser.add_argument("--noise", nargs="*", type=float, default=[], help="lines with this much noise alone")
     options = parser.parse_args()
-    measure.POOLED = POOLED
+    measure.POOLED = POOLED  # type: ignore[assignment]  # other numbers than the audit's
     sound = sound_of(options.corpus)
     print(HEAD, flush=True)
     for name in options.only:
@@ -142,9 +142,7 @@ def _study(line: Line) -> Study:
     section = {
         "anonymizer": "speaker-normalized",
         "form": line.form,
-        "code_size": line.size,
-        "code_noise": line.noise,
-        "code_encoder": line.encoder,
+        "options": {"code_size": line.size, "code_noise": line.noise, "code_encoder": line.encoder},
     }
     return Study().with_changes(voice=section)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from public_halves import of_people
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from moretta.shared.audit.crossval import estimator
@@ -78,7 +79,7 @@ def main() -> None:
     print("|---|---|" + "---|" * len(COLUMNS), flush=True)
     for half in options.half:
         public = first if half == 1 else ~first
-        rows = {mine: PublicRows(*(part[own] for part in people)) for mine, own in ((True, public), (False, ~public))}
+        rows = {mine: of_people(people, own) for mine, own in ((True, public), (False, ~public))}
         bands = values[~public].reshape(-1, STEPS, MELS)
         plain = np.hstack([np.nanmean(bands, axis=1), np.nanstd(bands, axis=1)])
         show(half, "originals", of_released(plain, rows[False]))

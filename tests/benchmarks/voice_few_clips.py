@@ -1,13 +1,12 @@
-"""Voice told relative to a speaker with few clips, or in one emotion: `voice_few_clips.py CORPUS [--only] [--noise]`.
+"""Speakers with few clips, or in one emotion, `speaker-normalized`: `voice_few_clips.py CORPUS [--only] [--noise]`.
 
-Every line is a corpus in which people have so many clips, released by `speaker-normalized` as it is by default, with a
-code learnt on the other half of the people: both halves take their turn, and clips are drawn several times. Attacked is
-semi-informed, by every adaptive attacker that is not a network. The strongest is who does best over all draws and both
-halves, because with two clips each there are six trials a draw, and the best of thirteen would be lucky; an attacker
-who is always wrong counts as one who is always right. Emotion is read by judges that learned from the other people of
-the same corpus, or from the same other people with all their clips, as somebody who reads the few would.
-`--noise 100` releases nothing but noise: what these figures are where there is nothing to find. In a corpus of uneven
-people that is much, because who has many clips is named often, and rightly where many clips are asked about.
+A row is a corpus in which people have so many clips, released with all defaults and a code trained on the other half of
+the people. Both halves take their turn, and clips are drawn several times. Attackers are semi-informed: every adaptive
+one that is not a network. The strongest is the best on average over draws and halves: with two clips each there are six
+trials a draw, and the best of thirteen attackers would be lucky. An attacker that is always wrong counts as one that is
+always right. Emotion is read by utility evaluators that were trained on the other people of the same corpus, or on the
+same other people with all their clips. `--noise 100` releases nothing but noise, and shows these figures where there is
+nothing to find. With uneven people they are high: a person with many clips is proposed often, and often rightly.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from moretta.shared.data.clips import Clip
 
 ALL = 44
 EVALUATORS = [name for name in evaluator_names("voice") if get_evaluator(name).missing() is None]
-HEAD = """| noise | clips of each person | whose figures | emotion UAR, judge of the same corpus | ... of whole ones \
-| strongest top-1 | EER |
+HEAD = """| noise | clips of each person | whose figures | emotion UAR, evaluator of the same corpus \
+| ... of whole ones | strongest top-1 | EER |
 |---|---|---|---|---|---|---|"""
 
 
@@ -51,7 +50,7 @@ class Corpus:
             return "one emotion" if (number + draw) % 3 == 0 else "six emotions"
         return f"{self.counts[(number + draw) % len(self.counts)]} clips"
 
-    def chosen(self, sound: Sound, draw: int) -> tuple[list[Clip], dict[int, str]]:
+    def chosen(self, sound: Sound, draw: int) -> tuple[list[Clip], dict[str, str]]:
         """The clips that are there, and the group of each speaker."""
         chosen: list[Clip] = []
         groups = {speaker: self.group(n, draw) for n, speaker in enumerate(sorted({clip.speaker for clip in sound}))}
@@ -59,7 +58,7 @@ class Corpus:
             mine = [clip for clip in sound if clip.speaker == speaker]
             if group == "one emotion":
                 mine = [clip for clip in mine if clip.label == EMOTIONS[(number // 3 + draw) % len(EMOTIONS)]]
-            order = np.random.default_rng([7, draw, speaker]).permutation(len(mine))
+            order = np.random.default_rng([7, draw, int(speaker)]).permutation(len(mine))
             count = self.counts[(number + draw) % len(self.counts)]
             chosen += [mine[i] for i in sorted(order[:count])]
         return chosen, groups
@@ -83,7 +82,7 @@ class Found:
         self.rates: dict[tuple[str, str, str], list[float]] = defaultdict(list)
         """By group, metric and attacker: of each speaker."""
         self.counts: dict[tuple[str, str, str], np.ndarray] = defaultdict(lambda: np.zeros((6, 6), np.int64))
-        """By group, what the judge learned from, and judge: confusions."""
+        """Confusions by group, training clips of the evaluator, and evaluator."""
 
     @property
     def groups(self) -> list[str]:
@@ -96,12 +95,12 @@ class Found:
         return float(max(means) if metric == "top1" else min(min(m, 1 - m) for m in means))
 
     def emotion(self, group: str, learned: str) -> float:
-        """Of all judges, the best."""
+        """Of all evaluators, the best."""
         return max(float(uar(counts)) for (g, kind, _), counts in self.counts.items() if (g, kind) == (group, learned))
 
 
 def main() -> None:
-    """Make, attack, judge, print."""
+    """Make, attack, evaluate, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--only", nargs="*", default=list(CORPORA), choices=list(CORPORA))
@@ -119,7 +118,7 @@ def main() -> None:
                 clips = release(line, code, mine, chosen, seed=draw + 2)
                 called = {KEY.speaker(speaker): group for speaker, group in groups.items()}
                 _attack(found, clips, called)
-                _judge(found, clips, {"same": _learned(clips), "whole": whole}, called)
+                _evaluate(found, clips, {"same": _learned(clips), "whole": whole}, called)
         for group in found.groups if len(found.groups) > 2 else ["everybody"]:
             print(_row(line, name, group, found), flush=True)
         print(f"<!-- {time.perf_counter() - start:.0f} s -->", flush=True)
@@ -149,7 +148,7 @@ def _learned(clips: ClipSet) -> Evaluators:
     return made
 
 
-def _judge(found: Found, clips: ClipSet, learned: dict[str, Evaluators], groups: dict[str, str]) -> None:
+def _evaluate(found: Found, clips: ClipSet, learned: dict[str, Evaluators], groups: dict[str, str]) -> None:
     vectors = {name: get_evaluator(name)().vectors(clips) for name in EVALUATORS}
     for kind, evaluators in learned.items():
         for (name, speaker), evaluator in evaluators.items():

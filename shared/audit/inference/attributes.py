@@ -40,7 +40,7 @@ def read_off_faces(clips: ClipSet, about: Result, *, seed: int, bootstrap: int) 
     """All `TARGETS` by face-api's network, which is trained on neither these people nor an anonymizer.
 
     An age is put into its group. Of all clips of a person the means of ages and of probabilities decide. Clips are
-    read once for all targets. A group that nobody here belongs to is a wrong answer.
+    read once for all targets. A group that nobody here belongs to is a wrong choice.
     """
     by_target = {
         target: about.model_copy(update={"target": target, "attacker": AgeSexReader.name, "kind": "pretrained"})

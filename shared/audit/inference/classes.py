@@ -77,8 +77,8 @@ def infer_attribute(
             continue
 
         def ask(train: Int64, test: Int64, infer: Infer = infer) -> Float64:
-            answer = infer(exact[train], y[train], speaker[train], exact[test], seed=seed)
-            return np.concatenate([answer.probability[:, [answer.best]], answer.probability], axis=1)
+            inferred = infer(exact[train], y[train], speaker[train], exact[test], seed=seed)
+            return np.concatenate([inferred.probability[:, [inferred.best]], inferred.probability], axis=1)
 
         probability = out_of_fold(ask, splits)  # [n, 1 + 12, classes]
         found += figures(of_family, probability[:, 0])

@@ -34,10 +34,10 @@ def membership_by_twelve(seen: Float64, shadow: Float64, inside: Bool, *, seed: 
     known = np.stack([_features(shadow[model], shadow, inside, left_out=model) for model in range(models)])
     member = inside[place[0], place[1]].astype(np.int64)
     # Each shadow model is two groups, of members and of others: infer_by_twelve wants one class a group.
-    answer = infer_by_twelve(
+    inferred = infer_by_twelve(
         known[place[0], place[1]], member, 2 * place[0] + member, _features(seen, shadow, inside), seed=seed
     )
-    probability = np.clip(answer.probability[:, answer.best, 1], 1e-12, 1 - 1e-12)
+    probability = np.clip(inferred.probability[:, inferred.best, 1], 1e-12, 1 - 1e-12)
     return np.asarray(np.log(probability) - np.log1p(-probability), np.float64)
 
 

@@ -111,12 +111,12 @@ def infer_by_shadows(
     seen = {fold: _may_show(clips, of_site, fold)[source] for fold in np.unique(folds).tolist()}
     found: list[Result] = []
     for layer, (shadow, update) in _layers(shadows, [updates[site] for site in sites], seed).items():
-        answer = np.zeros_like(y)
+        predicted = np.zeros_like(y)
         for fold, use in seen.items():
             model = _linear(seed).fit(shadow[use], sex_of_shadow[use])
-            answer[folds == fold] = model.predict(update[folds == fold])
+            predicted[folds == fold] = model.predict(update[folds == fold])
         of_layer = about.model_copy(update={"layer": layer, "note": NOTE})
-        found.append(balanced_accuracy(of_layer, answer == y, y, np.array(sites), resamples=resamples, seed=seed))
+        found.append(balanced_accuracy(of_layer, predicted == y, y, np.array(sites), resamples=resamples, seed=seed))
     return found
 
 

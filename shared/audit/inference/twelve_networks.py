@@ -48,7 +48,7 @@ def infer_by_twelve(known: Array, label: Int64, speaker: Integers, unknown: Arra
     """Train all twelve on `known` [m, d] with classes `label` [m] from 0 on, and ask about `unknown` [n, d].
 
     Three copies of each are trained, each without another third of the people. Those stop it where their loss is least.
-    A network's answer is the mean of its copies. All copies are trained in one loop.
+    A network's output is the mean over its copies. All copies are trained in one loop.
 
     Raises:
         ValueError: a class with one person, who cannot be both trained on and held out.
@@ -69,7 +69,7 @@ def infer_by_twelve(known: Array, label: Int64, speaker: Integers, unknown: Arra
     parameters = [weight for network in networks for layer in network for weight in layer]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=device.type == "cpu")
     least = torch.full((len(networks), len(held_out)), torch.inf, device=device)
-    answers = torch.zeros(len(networks), len(held_out), len(asked), classes, device=device)
+    outputs = torch.zeros(len(networks), len(held_out), len(asked), classes, device=device)
     for step in range(1, STEPS + 1):
         rows = torch.from_numpy(_even_draw(held_out, label, rng)).to(device)  # [copies, BATCH]
         wanted = truth[rows].flatten()
@@ -86,8 +86,8 @@ def infer_by_twelve(known: Array, label: Int64, speaker: Integers, unknown: Arra
                     least[place] = torch.minimum(loss, least[place])
                     if better.any():
                         now = torch.softmax(_logits(network, asked.expand(len(held_out), -1, -1)), 2)
-                        answers[place] = torch.where(better[:, None, None], now, answers[place])
-    mean = answers.mean(1).transpose(0, 1)  # [n, 12, classes]
+                        outputs[place] = torch.where(better[:, None, None], now, outputs[place])
+    mean = outputs.mean(1).transpose(0, 1)  # [n, 12, classes]
     return Inferred(mean.double().cpu().numpy(), int(least.mean(1).argmin()))
 
 

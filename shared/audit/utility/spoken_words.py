@@ -17,7 +17,7 @@ def word_errors(truth: Sequence[str], recognized: Sequence[str]) -> int:
 
 
 def guessed_errors(truth: Sequence[Sequence[str]]) -> float:
-    """Word error rate of who always answers with one of the sentences that occur, at random."""
+    """Word error rate of choosing one of the sentences that occur, at random."""
     texts = sorted({tuple(text) for text in truth})
     apart = {(one, other): word_errors(one, other) for one in texts for other in texts}
     errors = sum(apart[tuple(text), other] for text in truth for other in texts) / len(texts)

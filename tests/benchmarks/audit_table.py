@@ -31,15 +31,15 @@ def voice_studies() -> dict[str, str]:
         for size in SIZES:
             for form in FORMS:
                 lines[f"{preset} k={size} {form}"] = (
-                    f'[voice]\npreset = "{preset}"\ncodebook_size = {size}\nform = "{form}"\n'
+                    f'[voice]\nform = "{form}"\n[voice.options]\npreset = "{preset}"\ncodebook_size = {size}\n'
                 )
     for noise in (0.0, 0.5):
         lines[f"speaker-normalized noise={noise:g}"] = (
-            f'[voice]\nanonymizer = "speaker-normalized"\ncode_noise = {noise}\n'
+            f'[voice]\nanonymizer = "speaker-normalized"\n[voice.options]\ncode_noise = {noise}\n'
         )
     for epsilon in (2, 3.5, 5, 20):
         lines[f"emotion-label-rr epsilon={epsilon:g}"] = (
-            f'[voice]\nanonymizer = "emotion-label-rr"\nword_epsilon = {epsilon}\n'
+            f'[voice]\nanonymizer = "emotion-label-rr"\n[voice.options]\nlabel_epsilon = {epsilon}\n'
         )
     return {name: text + "[face]\nenabled = false\n" for name, text in lines.items()}
 

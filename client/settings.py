@@ -101,6 +101,15 @@ class SiteSettings:
         return self.updates / study.digest()[:16]
 
     @property
+    def audits(self) -> Path:
+        """Audits of its own releases, by study; they never leave."""
+        return self.home / "audits"
+
+    def audits_of(self, study: Study) -> Path:
+        """The folder of its audit for a study."""
+        return self.audits / study.digest()[:16]
+
+    @property
     def ledger(self) -> Path:
         """The site's privacy ledger."""
         return self.home / "ledger.jsonl"

@@ -61,7 +61,7 @@ def check_stored(settings: SiteSettings, study: Study, *, run: int, making: bool
 
 
 def remove_stored(settings: SiteSettings, study: str, why: str) -> None:
-    """Remove a study's release, its updates and everything made of them; the records stay, and say so.
+    """Remove a study's release, its updates, its audit and everything made of them; the records stay, and say so.
 
     Killed on the way, it is done again at the next check. `study` is its digest, `why` is for the site's own records.
     """
@@ -69,7 +69,7 @@ def remove_stored(settings: SiteSettings, study: str, why: str) -> None:
     _append(_record(settings, study), {"what": _REMOVED, "why": why})
     folder = settings.releases / study[:16]
     (folder / STATEMENT_FILE).unlink(missing_ok=True)  # from here on it cannot be opened
-    for each in (folder, settings.updates / study[:16]):
+    for each in (folder, settings.updates / study[:16], settings.audits / study[:16]):
         shutil.rmtree(each, ignore_errors=True)
     for kind in ("voice", "face", "fusion"):  # sessions of secure aggregation, but not which rounds were unmasked
         (settings.home / "secure" / study[:16] / f"{kind}.json").unlink(missing_ok=True)

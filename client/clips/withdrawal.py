@@ -88,6 +88,7 @@ def withdraw(settings: SiteSettings, speaker: SpeakerId) -> Withdrawal:
             remove_stored(settings, study, "a person has withdrawn")
         except RefusedError as error:  # of the ledger, which is written last: other studies are removed all the same
             broken = error
+    shutil.rmtree(settings.audits, ignore_errors=True)  # of all studies: each can be made again without the person
     forgotten = forget_speaker(settings.remembered, speaker)
     if broken is not None:
         raise broken

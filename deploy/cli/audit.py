@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from moretta.shared.audit.report.wording import INVALID
 from moretta.shared.core.errors import AttackersError
 
 if TYPE_CHECKING:
-    from moretta.deploy.runtime.audit_folder import AuditedFolder
+    from moretta.deploy.runtime.audit_sets import Audited
     from moretta.shared.audit.result import Result
 
 attackers_app = typer.Typer(no_args_is_help=True, help="Fetch and list the pretrained attackers.")
@@ -43,10 +43,8 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
 
     Example: moretta audit anonymized --corpus CREMA-D --attackers voice-logistic,voice-wccn
     """
-    from moretta.deploy.runtime.audit_folder import PAGE_FILE, audit_folder
+    from moretta.deploy.runtime.audit_folder import audit_folder
     from moretta.deploy.runtime.run_folder import reproduce_command
-    from moretta.shared.audit.report import verdict
-    from moretta.shared.audit.result import strongest_of_each
     from moretta.shared.core.device import computing_on
     from moretta.shared.pretrained import cache_folder
 
@@ -67,23 +65,34 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
             command=reproduce_command(sys.argv[1:]),
             progress=lambda what, done, total: note(f"{done}/{total} {what}"),
         )
-    facts = {
+    show_audit(found, out, as_json=as_json)
+
+
+def show_audit(
+    found: Audited, out: Path, *, as_json: bool, facts: Mapping[str, Any] = {}, lines: Sequence[str] = ()
+) -> None:
+    """Print what an audit found and where its files are; `facts` and `lines` come before what all audits have."""
+    from moretta.deploy.runtime.audit_sets import FIGURES_FILE, PAGE_FILE
+    from moretta.shared.audit.report import verdict
+    from moretta.shared.audit.result import strongest_of_each
+
+    everything = {
+        **facts,
         "verdict": found.gate.model_dump(mode="json"),
         "headline": found.headline_json(),
         "inference": [finding.model_dump(mode="json") for finding in strongest_of_each(found.findings)],
         "utility": [row.model_dump(mode="json") for row in found.utility],
         "unused": found.unused,
-        "audit": str(out / "audit.json"),
+        "audit": str(out / FIGURES_FILE),
     }
     if not as_json:
         _show_tables(found)
     first = ["SYNTHETIC INPUT: these figures say nothing about people."] if found.synthetic else []
-    last = [*verdict.lines(found.gate), *found.sentences, f"Page: {out / PAGE_FILE}; all figures: {out / 'audit.json'}"]
-    lines = [*first, *_unused_lines(found), *last]
-    show(facts, lines, as_json=as_json, indent=1)
+    last = [*verdict.lines(found.gate), *found.sentences, f"Page: {out / PAGE_FILE}; all figures: {out / FIGURES_FILE}"]
+    show(everything, [*first, *lines, *_unused_lines(found), *last], as_json=as_json, indent=1)
 
 
-def _show_tables(found: AuditedFolder) -> None:
+def _show_tables(found: Audited) -> None:
     from moretta.shared.audit.result import of_emotion
 
     figures: dict[tuple[str, str, str], dict[str, Result]] = {}
@@ -142,7 +151,7 @@ def invalid_targets(findings: Sequence[Result]) -> dict[tuple[str, str, str], st
     return reasons
 
 
-def _unused_lines(found: AuditedFolder) -> list[str]:
+def _unused_lines(found: Audited) -> list[str]:
     return [
         f"{count} {modality} clips could not be used: {reason}"
         for modality, reasons in found.unused.items()

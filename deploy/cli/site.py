@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from moretta.deploy.cli import review, steward
+from moretta.deploy.cli import review, site_audit, steward
 from moretta.deploy.cli.budget import ledger
 from moretta.deploy.cli.console import AsJson, SiteFolder, listed, show, site_home
 from moretta.shared.core.errors import CorpusError, EnrollmentError, ExitCode, StudyError
@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from moretta.client.transport.identity import Identity
 
 app = typer.Typer(no_args_is_help=True)
-for command in (ledger, steward.pending, review.review, review.approve, steward.refuse, steward.withdraw):
+for command in (
+    ledger,
+    steward.pending,
+    review.review,
+    site_audit.audit,
+    review.approve,
+    steward.refuse,
+    steward.withdraw,
+):
     app.command()(command)
 T = TypeVar("T")
 _MARKS = {"ok": "ok     ", "warning": "WARNING", "fault": "FAULT  "}

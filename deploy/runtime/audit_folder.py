@@ -3,183 +3,51 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from moretta.deploy.runtime.audit_sets import Audited, Sets, audit_sets
 from moretta.deploy.runtime.run_folder import prepare_output
 from moretta.shared.audit.arrays import VideoFaces
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.audit.report.page import render_audit
-from moretta.shared.audit.report.report_schema import GatePart
-from moretta.shared.audit.report.summary import headlines, identity_sentences
-from moretta.shared.audit.report.verdict import check_gate
-from moretta.shared.audit.result import Result, strongest_of_each
-from moretta.shared.audit.run_attacks import keeping
-from moretta.shared.audit.runner import audit
-from moretta.shared.audit.score_files import SCORES_FILE, collect_scores, load_scores
-from moretta.shared.audit.utility.evaluators import evaluate_utility
-from moretta.shared.core.atomic import write_atomic
-from moretta.shared.core.device import computing_device
-from moretta.shared.core.errors import ClipError, CorpusError, ReleaseError, RunError
+from moretta.shared.core.errors import ClipError, CorpusError, ReleaseError
 from moretta.shared.core.labels import SpeakerId, classes_among, in_order
 from moretta.shared.core.terms import MODALITIES, Modality
-from moretta.shared.core.workers import Progress
 from moretta.shared.data.clips import Clip, Corpus, Drop, Speaker
 from moretta.shared.data.corpora.cremad import ClipName
 from moretta.shared.data.reader import AUDIO_ENDINGS, VIDEO_ENDINGS, media_files, read_corpus, read_marker, readers
 from moretta.shared.data.tables import DEMOGRAPHICS_FILE, read_demographics
 from moretta.shared.release import PseudonymKey, Release, open_release
 from moretta.shared.release.release_format import STATEMENT_FILE
-from moretta.shared.study.sections import GateSection
 
 KEY_FILE = "pseudonym.key"
-PAGE_FILE = "audit.html"
 FOREIGN_SITE = "audit"
 FACE_SIDE, FACE_FPS = 128, 5.0
 """Of faces cut out of videos, where no release states its own."""
 _DEPTH = 3
-_UNTIL_THE_END = ".attacks"
-_Sets = dict[Modality, tuple[ClipSet | None, ClipSet]]
-"""Originals, if there are any, and what was released, by modality."""
-
-
-@dataclass
-class AuditedFolder:
-    """What `audit_folder` found and wrote."""
-
-    released: tuple[Modality, ...]
-    """The modalities in the folder, attacked or not."""
-    resamples: int
-    """Of each interval."""
-    rows: list[Result] = field(default_factory=list)
-    findings: list[Result] = field(default_factory=list)
-    """Of the inference attacks."""
-    utility: list[Result] = field(default_factory=list)
-    """Of the utility evaluators."""
-    unused: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Clips that could not be used, by modality and reason."""
-    originals: bool = True
-    """Whether there were originals to check attackers on."""
-    synthetic: bool = False
-    """Whether a program made the clips, as far as the folders say."""
-
-    @property
-    def gate(self) -> GatePart:
-        """The verdict by the default criteria."""
-        return check_gate(GateSection(), headlines(self.rows, None), released=self.released, resamples=self.resamples)
-
-    @property
-    def sentences(self) -> list[str]:
-        """What the strongest attackers do, in plain words."""
-        return identity_sentences(headlines(self.rows, None), self.rows, without_originals=not self.originals)
-
-    @property
-    def headline(self) -> list[dict[str, Any]]:
-        """For each modality its name, and the strongest attacks by top-1 and EER; None where there is none."""
-        found: dict[str, dict[str, Any]] = {}
-        for row in strongest_of_each(self.rows):
-            if row.metric in ("top1", "eer"):
-                found.setdefault(row.modality, {"modality": row.modality, "top1": None, "eer": None})[row.metric] = row
-        return list(found.values())
-
-    def headline_json(self) -> list[dict[str, Any]]:
-        """The headline as plain JSON."""
-        return [
-            {key: value.model_dump(mode="json") if isinstance(value, Result) else value for key, value in part.items()}
-            for part in self.headline
-        ]
 
 
 def audit_folder(
-    releases: Path,
-    *,
-    corpus: Path | None,
-    key: Path | None,
-    out: Path,
-    attackers: Sequence[str] = (),
-    seed: int = 0,
-    bootstrap: int = 200,
-    workers: int | None = None,
-    cache_dir: Path | None = None,
-    inference: bool = True,
-    utility: bool = True,
-    name: str = "",
-    command: str = "",
-    progress: Progress | None = None,
-) -> AuditedFolder:
+    releases: Path, *, corpus: Path | None, key: Path | None, out: Path, seed: int = 0, name: str = "", **how: Any
+) -> Audited:
     """Attack everything in a folder; writes `audit.json`, `audit.html` and the trial lists to `out`.
-
-    What an interrupted call has attacked, the same call does not attack again: `out/.attacks` has it until the end.
 
     Args:
         releases: a release, a folder of releases, or sound and video files named as the originals.
         corpus: the originals, without which there is no unprotected anchor.
         key: the pseudonym key of the site that made the release; default the one next to it.
         seed: of trials and training, and of the pseudonyms of simulated sites.
-        bootstrap: resamples of each interval.
-        command: to reproduce the audit, for the page.
+        name: what is attacked; default the name of the folder.
+        how: see `audit_sets`.
     """
     prepare_output(out)
     there, sets = _load(releases, corpus, key, seed)
-    done = AuditedFolder(there, bootstrap, originals=corpus is not None)
-    how: dict[str, Any] = {"seed": seed, "workers": workers, "progress": progress}
-    attack: dict[str, Any] = {"bootstrap": bootstrap, "cache_dir": cache_dir, **how}
-    # all that the figures depend on, beside the code: with anything else nothing that was kept holds
-    basis: list[Any] = [seed, bootstrap, sorted(attackers), inference, utility, computing_device().type]
-    basis += [_files(path) for path in (releases, corpus, key) if path is not None]
-    with keeping(out / _UNTIL_THE_END, json.dumps(basis)) as kept:
-        for modality, (original, released) in sets.items():
-            result = audit(original, released, attackers=attackers, scores_dir=kept / "scores", **attack)
-            done.rows += result.results
-            done.unused[modality] = result.unused
-            sets[modality] = original, released.without(result.outlying)
-            result.plan.save(out / f"trials-{modality}.json")
-        if not done.rows:
-            raise RunError(
-                "no attacker of the ones named works on what is there", expected=f"one for {', '.join(sets)}"
-            )
-        collect_scores(kept / "scores", out / SCORES_FILE, {row.attacker for row in done.rows})
-        if inference:
-            from moretta.shared.audit.inference.attack_all import attack_all
-
-            done.findings = attack_all(sets, **attack)
-        with tempfile.TemporaryDirectory(prefix="moretta-utility-") as scratch:
-            for original, released in sets.values() if utility else ():
-                done.utility += evaluate_utility(original, released, scratch=Path(scratch), **how)
-    done.synthetic = any(read_marker(folder)[1] for folder in (releases, *([corpus] if corpus else [])))
-    page = render_audit(
-        done.rows,
-        done.findings,
-        done.utility,
-        gate=done.gate,
-        scores=load_scores(out),
-        synthetic=done.synthetic,
-        name=name or releases.resolve().name,
-        seed=seed,
-        command=command,
-        originals=done.originals,
-        unused=[(f"{m} {why}", n) for m, reasons in done.unused.items() for why, n in sorted(reasons.items())],
-    )
-    write_atomic(out / PAGE_FILE, page)
-    content = {
-        "verdict": done.gate.model_dump(mode="json"),
-        "synthetic": done.synthetic,
-        "seed": seed,
-        "originals": done.originals,
-        "device": computing_device().type,
-        "unused": done.unused,
-        "headline": done.headline_json(),
-        "audit": [row.model_dump(mode="json") for row in done.rows],
-        "inference": [finding.model_dump(mode="json") for finding in done.findings],
-        "utility": [row.model_dump(mode="json") for row in done.utility],
-    }
-    write_atomic(out / "audit.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
-    return done
+    basis = [_files(path) for path in (releases, corpus, key) if path is not None]
+    synthetic = any(read_marker(folder)[1] for folder in (releases, *([corpus] if corpus else [])))
+    name = name or releases.resolve().name
+    return audit_sets(sets, out, released=there, name=name, synthetic=synthetic, basis=basis, seed=seed, **how)
 
 
 def _files(path: Path) -> list[tuple[str, str]]:
@@ -199,7 +67,7 @@ def _content(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _load(folder: Path, corpus: Path | None, key: Path | None, seed: int) -> tuple[tuple[Modality, ...], _Sets]:
+def _load(folder: Path, corpus: Path | None, key: Path | None, seed: int) -> tuple[tuple[Modality, ...], Sets]:
     """Releases at most three levels down, by path; where there is none, files of another tool.
 
     Returns which modalities there are, and the sets of those with anything that can be read.
@@ -217,14 +85,14 @@ def _load(folder: Path, corpus: Path | None, key: Path | None, seed: int) -> tup
     return tuple(m for m in MODALITIES if m in sets or any(m in release.modalities for release in releases)), sets
 
 
-def _of_releases(releases: list[Release], corpus: Path | None, key: Path | None, seed: int) -> _Sets:
+def _of_releases(releases: list[Release], corpus: Path | None, key: Path | None, seed: int) -> Sets:
     classes = classes_among(clip.emotion for release in releases for clip in release.clips)
     known, keys = None, {}
     if corpus is not None:
         originals = read_corpus(corpus, classes=classes)
         keys = _keys(releases, originals, key, seed)
         known = replace(originals, clips=originals.of(keys))
-    sets: _Sets = {}
+    sets: Sets = {}
     for modality in MODALITIES:
         released = ClipSet.from_releases(releases, modality, classes=classes)
         if len(released):
@@ -263,14 +131,14 @@ def _keys(releases: list[Release], corpus: Corpus, key: Path | None, seed: int) 
     return keys
 
 
-def _of_files(folder: Path, corpus: Path | None, seed: int) -> _Sets:
+def _of_files(folder: Path, corpus: Path | None, seed: int) -> Sets:
     """Both under pseudonyms of this audit: file names give the speakers."""
     pseudonyms = PseudonymKey.seeded(seed, FOREIGN_SITE)
     originals = None if corpus is None else read_corpus(corpus, classes=None)
     files = _read_foreign(folder, originals)
     classes = classes_among(clip.label for known in (files, originals) if known is not None for clip in known.clips)
     loader = VideoFaces(side=FACE_SIDE, fps=FACE_FPS)
-    sets: _Sets = {}
+    sets: Sets = {}
     for modality in MODALITIES:
         attacked = replace(files, clips=tuple(_of_one_kind(clip, modality) for clip in files.clips))
         found = ClipSet.from_corpus(attacked, modality, pseudonyms, loader=loader, classes=classes)

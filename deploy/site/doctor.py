@@ -164,8 +164,8 @@ def _check_folder(home: SiteHome, disk_usage: Callable[[Path], Any]) -> Iterator
     else:
         yield Finding("folder", f"{home.root}, closed to others")
     if left := sorted(home.root.glob(f"{REVIEW_PREFIX}*")):
-        found = f"{len(left)} folders of reviews, with sounds and a copy of the pseudonym key, such as {left[0].name}"
-        yield Finding("reviews", found, f"if no review is running, it was killed: rm -r {home.root}/{REVIEW_PREFIX}*")
+        found = f"{len(left)} folders of reviews or audits, with clips and the pseudonym key, such as {left[0].name}"
+        yield Finding("reviews", found, f"if neither runs now, it was killed: rm -r {home.root}/{REVIEW_PREFIX}*")
     free, fix = disk_usage(home.root).free, "free some: nothing leaves that the ledger cannot record first"
     found, few = f"{free / 2**30:.1f} GiB free", free < _FEW_BYTES
     yield _graded("disk", found, fix, ExitCode.HOME, fault=free < _LEAST_BYTES, warning=few)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -83,6 +84,7 @@ def make_review(
     *,
     arrays: Arrays | None = None,
     own_names: bool = False,
+    approved: bool = False,
     step: Callable[[int, int], None] | None = None,
     notify: Notify = lambda _: None,
 ) -> Review:
@@ -91,6 +93,7 @@ def make_review(
     Args:
         own_names: use the pseudonyms that the site's own ledger and releases have, so that costs can be compared. The
             key then lies in `out`, which must be inside the site's folder.
+        approved: of the clips that the steward has approved alone, where the study is approved. Needs `own_names`.
     """
     limit_threads(1)
     check_names(study)
@@ -103,6 +106,8 @@ def make_review(
         settings.pseudonyms()
         scratch.home.mkdir(mode=0o700)
         write_atomic(scratch.home / KEY_FILE, (settings.home / KEY_FILE).read_bytes(), mode=0o600)
+        if approved and (settings.home / "approvals").is_dir():
+            shutil.copytree(settings.home / "approvals", scratch.home / "approvals")
     corpus, clips = site_corpus(scratch, study)
     there, absent = without_missing(corpus, study)  # no autoencoder is made ready for a site that has no video
     public = prepare_public(there, notify) if arrays is None else arrays

@@ -19,6 +19,7 @@ from moretta.shared.audit.clip_risk import ClipRisks, clip_risks
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.core.errors import CorpusError, StudyError
 from moretta.shared.core.labels import SpeakerId, in_order
+from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.workers import Progress
 from moretta.shared.data.clips import Clip, Corpus
 from moretta.shared.data.recordings import picture_seconds, sound_seconds
@@ -158,8 +159,7 @@ class Choice:
 
 def sets_of(review: Review) -> list[tuple[ClipSet, ClipSet]]:
     """Originals and what would be released, of each modality of which there is anything."""
-    names, study = review.settings.names(review.study), review.study
-    key = names.key if names.study is None else names.key.in_study(review.release.statement.study)
+    study, key = review.study, released_key(review)
     corpus = replace(review.corpus, clips=tuple(review.originals.values()))
     sets = []
     for modality in review.release.modalities:
@@ -168,6 +168,12 @@ def sets_of(review: Review) -> list[tuple[ClipSet, ClipSet]]:
         original = ClipSet.from_corpus(corpus, modality, key, loader=loader, classes=study.classes)
         sets.append((original, released))
     return sets
+
+
+def released_key(review: Review) -> PseudonymKey:
+    """The key whose names its release has."""
+    names = review.settings.names(review.study)
+    return names.key if names.study is None else names.key.in_study(review.release.statement.study)
 
 
 def people_of(rows: Sequence[SiteClip]) -> dict[SpeakerId, list[SiteClip]]:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from moretta.shared.audit.report.report_schema import Report
 from moretta.shared.core.errors import RunError
@@ -16,6 +16,9 @@ from moretta.shared.data.reader import Labels, read_corpus
 from moretta.shared.release import Release
 from moretta.shared.study.schema import Study, parse_study
 from moretta.shared.study.schema import load_study as load_study_file
+
+if TYPE_CHECKING:
+    from moretta.shared.release.torch_dataset import ReleasedClips
 
 Record = dict[str, Any]  # one row: plain values by column, as `pandas.DataFrame(records)` takes them
 StudyLike = Study | Mapping[str, Any] | Path | str | None
@@ -67,13 +70,14 @@ def make_corpus(
 
 
 def anonymize(
-    corpus: Path | str, out: Path | str, study: StudyLike = None, *, media: bool = False, seeded: bool = False
+    corpus: Path | str, out: Path | str, study: StudyLike = None, *, media: bool | None = None, seeded: bool = False
 ) -> Release:
     """Anonymize all clips of a corpus, as a site would.
 
     Args:
-        out: a new or empty folder. `out/release` is what would leave a site; the pseudonym key stays beside it.
-        media: write what was released as sound and video too, to `out/media`.
+        out: a new or empty folder, or that of the same call, interrupted. `out/release` is a data set for others; the
+            pseudonym key stays beside it.
+        media: write what was released as sound and pictures too; None does so where the form is sound or pictures.
         seeded: draw noise from the study's seed, which anybody who knows it can subtract.
 
     Raises:
@@ -135,6 +139,39 @@ def audit(
             utility=everything,
         )
     return [row.model_dump(mode="json") for row in found.rows]
+
+
+def load_release(folder: Path | str, *, digest: str = "") -> Release:
+    """Open a data set that `anonymize` made, wherever it lies now, after every file of it was checked.
+
+    `records` gives its clips as rows, `torch_dataset` its arrays.
+
+    Args:
+        folder: the folder `release`, or a copy of it.
+        digest: SHA-256 of its `SHA256SUMS`, as the maker published it. Without it, damage is found, but not forgery.
+
+    Raises:
+        ReleaseError: a file is missing, changed or not listed; another digest; or it breaks the format.
+    """
+    from moretta.shared.release import open_release
+    from moretta.shared.release.data_set import check_files
+
+    check_files(Path(folder), digest=digest)
+    return open_release(Path(folder))
+
+
+def torch_dataset(release: Release | Path | str, modality: Literal["voice", "face"]) -> ReleasedClips:
+    """The clips of one modality as a `torch.utils.data.Dataset` of (array, number of the class).
+
+    `clips` has their records in the same order, with the `speaker` to split people by; `classes` the names of the
+    labels. Clips have different lengths, so a loader with batches needs a `collate_fn`.
+
+    Raises:
+        ReleaseError: nothing of this modality was released; a folder: see `load_release`.
+    """
+    from moretta.shared.release.torch_dataset import ReleasedClips
+
+    return ReleasedClips(release if isinstance(release, Release) else load_release(release), modality)
 
 
 def simulate(study: StudyLike = None, *, corpus: Path | str, out: Path | str, notify: Say | None = None) -> Report:
@@ -258,5 +295,12 @@ def records(found: Corpus | Report | Release) -> list[Record]:
             }
             for clip in found.clips
         ]
-    rows = found.audit if isinstance(found, Report) else found.clips
-    return [row.model_dump(mode="json") for row in rows]
+    if isinstance(found, Report):
+        return [row.model_dump(mode="json") for row in found.audit]
+    from moretta.shared.release.data_set import MEDIA_ENDINGS, media_of
+
+    none: Record = dict.fromkeys(MEDIA_ENDINGS)
+    return [
+        {**clip.model_dump(mode="json"), **none, **{k: str(p) for k, p in media_of(found.folder, clip.clip).items()}}
+        for clip in found.clips
+    ]

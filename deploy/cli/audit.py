@@ -33,21 +33,28 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
         typer.Option("--inference/--no-inference", help="Attack sex, age, inversion and links of voice and face too."),
     ] = True,
     utility: Annotated[bool, typer.Option("--utility/--no-utility", help="Measure the emotion left.")] = True,
+    attach: Annotated[bool, typer.Option("--attach", help="Put page and figures into the data set, too.")] = False,
     workers: Processes = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Attack what was released, as a determined adversary would. Goes on where it stopped.
 
-    Originals stay where they are.
+    Originals stay where they are. With --attach the data set that `moretta anonymize` made gets the page, and its data
+    sheet quotes it.
 
     Example: moretta audit anonymized --corpus CREMA-D --attackers voice-logistic,voice-wccn
     """
     from moretta.deploy.runtime.audit_folder import audit_folder
+    from moretta.deploy.runtime.data_set import attach_audit, data_set_in
     from moretta.deploy.runtime.run_folder import reproduce_command
     from moretta.shared.core.device import computing_on
     from moretta.shared.pretrained import cache_folder
+    from moretta.shared.release.data_set import CHECKSUMS_FILE
 
+    data_set = data_set_in(releases) if attach else None
+    # a page that others get names no path of this machine
+    names = {} if data_set is None else {releases: "release", corpus: "ORIGINALS", key: "KEY", out: "audit"}
     note("reading the releases")
     with computing_on(device):
         found = audit_folder(
@@ -62,9 +69,12 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
             cache_dir=cache_folder(),
             inference=inference,
             utility=utility,
-            command=reproduce_command(sys.argv[1:]),
+            command=reproduce_command(sys.argv[1:], names),
+            name="data set" if attach else "",
             progress=lambda what, done, total: note(f"{done}/{total} {what}"),
         )
+    if data_set is not None:
+        note(f"SHA-256 of {data_set / CHECKSUMS_FILE}, to publish elsewhere: {attach_audit(data_set, out, found)}")
     show_audit(found, out, as_json=as_json)
 
 

@@ -77,24 +77,30 @@ def anonymize(  # noqa: PLR0917 - typer reads the options from the signature
     out: Annotated[Path, typer.Option(help="New or empty folder for the release.")],
     study: StudyFile = None,
     set_: Settings = None,
-    media: Annotated[bool, typer.Option(help="Write what a person can hear and see, too: wav and video.")] = False,
+    media: Annotated[
+        bool | None,
+        typer.Option(help="Sound and pictures; default where the form is either. Sound of MFCC and tokens is made."),
+    ] = None,
     seeded: Annotated[bool, typer.Option(help="Draw noise from the study's seed: for tests, protects nobody.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make one site's release, without training.
+    """Make one site's release, without training, as a data set for others. Goes on where it stopped.
 
-    The folder `out/release` is what would leave the site. The pseudonym key stays in `out/pseudonym.key`.
+    The folder `out/release` is what would leave the site: arrays, a manifest, media, a data sheet and checksums. The
+    pseudonym key stays in `out/pseudonym.key`: whoever has it can name the people.
 
     Example: moretta anonymize --corpus CREMA-D --out anonymized --media
     """
     from moretta.deploy.runtime.anonymize_folder import anonymize_corpus
+    from moretta.deploy.runtime.run_folder import interruptible
 
     chosen = read_study(study, set_)
-    with progress("Anonymizing") as step:
+    with interruptible(), progress("Anonymizing") as step:
         made = anonymize_corpus(corpus, out, chosen, media=media, seeded=seeded, step=step, notify=note)
     statement = made.statement
     lines = [f"{statement.clips} clips of {statement.speakers} speakers released in {made.folder}"]
     lines += [f"  not released: {count} ({reason})" for reason, count in sorted(statement.dropped.items())]
+    lines.append(f"{out / 'pseudonym.key'} names the people: keep it, and share {made.folder} alone")
     show(statement.model_dump(mode="json"), lines, as_json=as_json, indent=1)
 
 

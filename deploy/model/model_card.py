@@ -16,10 +16,17 @@ from pydantic import Field
 from moretta.shared.audit.report import verdict, wording
 from moretta.shared.audit.report.plain_words import identity_sentence
 from moretta.shared.audit.report.report_schema import CorpusPart, Fraction, GatePart, Headline, PrivacyRow, Record
-from moretta.shared.audit.report.text_forms import escaped
+from moretta.shared.audit.report.text_forms import escaped, table
 from moretta.shared.core.terms import Modality
 from moretta.shared.models.reliability import LARGEST_TEMPERATURE, LEAST_TEMPERATURE
 from moretta.shared.study.sections import ModelKind
+
+AI_ACT = (
+    "Emotion recognition from biometric data is regulated: in the European Union the AI Act, Regulation (EU) "
+    "2024/1689, forbids it at work and in education but for medical or safety reasons (article 5(1)(f)), and "
+    "counts other uses as high-risk (annex III)."
+)
+"""For cards and data sheets."""
 
 
 class Expected(Record):
@@ -133,11 +140,7 @@ def limits_of_use(card: ModelCard) -> Iterator[str]:
     if card.seeded_noise:
         yield "Privacy noise came from the study's seed: whoever knows the seed can take it off the releases."
     yield "It must not decide about a person by itself."
-    yield (
-        "Emotion recognition from biometric data is regulated: in the European Union the AI Act, Regulation (EU) "
-        "2024/1689, forbids it at work and in education but for medical or safety reasons (article 5(1)(f)), and "
-        "counts other uses as high-risk (annex III)."
-    )
+    yield AI_ACT
 
 
 def as_markdown(card: ModelCard) -> str:
@@ -160,7 +163,7 @@ def as_markdown(card: ModelCard) -> str:
         "",
         "## What it takes",
         "",
-        *_table(
+        *table(
             ("modality", "anonymizer", "version", "form", "model"),
             ((e.modality, e.anonymizer, e.version, e.form, e.model) for e in card.expects),
         ),
@@ -171,7 +174,7 @@ def as_markdown(card: ModelCard) -> str:
         "",
         "On people who were not trained on; intervals of 95 % over people.",
         "",
-        *_table(
+        *table(
             ("output", "UAR", "guessing", "clips", "people"),
             (
                 (
@@ -187,7 +190,7 @@ def as_markdown(card: ModelCard) -> str:
         "",
         "## Whether its probabilities can be trusted",
         "",
-        *_table(
+        *table(
             ("output", "temperature", "ECE before", "ECE after", "note"),
             (
                 (
@@ -203,7 +206,7 @@ def as_markdown(card: ModelCard) -> str:
         "",
         "## What it cost in privacy",
         "",
-        *_table(
+        *table(
             ("mechanism", "unit", "epsilon", "delta", "note"),
             ((p.mechanism, p.unit, wording.epsilon(p.epsilon), f"{p.delta:g}", p.note) for p in card.privacy),
         ),
@@ -220,8 +223,3 @@ def as_markdown(card: ModelCard) -> str:
         *(["", "## Warnings of the run", "", *(f"- {escaped(w)}" for w in card.warnings)] if card.warnings else []),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _table(headings: tuple[str, ...], rows: Any) -> list[str]:
-    lines = [[escaped(cell) or "–" for cell in row] for row in rows]
-    return [f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *lines)]

@@ -45,7 +45,8 @@ def audit_folder(
     prepare_output(out)
     there, sets = _load(releases, corpus, key, seed)
     basis = [_files(path) for path in (releases, corpus, key) if path is not None]
-    synthetic = any(read_marker(folder)[1] for folder in (releases, *([corpus] if corpus else [])))
+    marked = (releases, *release_folders(releases), *([corpus] if corpus else []))
+    synthetic = any(read_marker(folder)[1] for folder in marked)
     name = name or releases.resolve().name
     return audit_sets(sets, out, released=there, name=name, synthetic=synthetic, basis=basis, seed=seed, **how)
 
@@ -75,14 +76,18 @@ def _load(folder: Path, corpus: Path | None, key: Path | None, seed: int) -> tup
     expected = "releases, or sound and video named as the originals"
     if not folder.is_dir():
         raise ReleaseError(f"no folder {folder}", expected=expected)
-    patterns = ["/".join(["*"] * depth + [STATEMENT_FILE]) for depth in range(_DEPTH + 1)]
-    found = {statement.parent for pattern in patterns for statement in folder.glob(pattern)}
-    releases = [open_release(path) for path in sorted(found)]
+    releases = [open_release(path) for path in release_folders(folder)]
     sets = _of_releases(releases, corpus, key, seed) if releases else _of_files(folder, corpus, seed)
     if not any(len(released) for _, released in sets.values()):
         raise ReleaseError(f"nothing to attack in {folder}", expected=expected)
     sets = {modality: pair for modality, pair in sets.items() if len(pair[1])}
     return tuple(m for m in MODALITIES if m in sets or any(m in release.modalities for release in releases)), sets
+
+
+def release_folders(folder: Path) -> list[Path]:
+    """The folders of all releases in a folder, at most three levels down, or the folder itself; sorted."""
+    patterns = ["/".join(["*"] * depth + [STATEMENT_FILE]) for depth in range(_DEPTH + 1)]
+    return sorted({statement.parent for pattern in patterns for statement in folder.glob(pattern)})
 
 
 def _of_releases(releases: list[Release], corpus: Path | None, key: Path | None, seed: int) -> Sets:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,8 +109,10 @@ def prepare_output(folder: Path) -> None:
             probe.write(bytes(_PROBE_BYTES))
 
 
-def reproduce_command(arguments: list[str]) -> str:
-    """The command line as a person would type it again."""
+def reproduce_command(arguments: list[str], names: Mapping[Path | None, str] | None = None) -> str:
+    """The command line as a person would type it again; `names` stand in for paths that are nobody else's business."""
+    for path, name in (names or {}).items():
+        arguments = [re.sub(rf"^(--[a-z]+=)?{re.escape(str(path))}$", rf"\g<1>{name}", word) for word in arguments]
     return shlex.join(["moretta", *arguments])
 
 

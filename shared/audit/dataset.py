@@ -22,7 +22,7 @@ from moretta.shared.core.terms import Modality
 from moretta.shared.core.workers import Workers, in_order
 from moretta.shared.data.clips import Corpus
 from moretta.shared.data.recordings import has_sound
-from moretta.shared.release.release_format import ReleasedClip, age_group
+from moretta.shared.release.release_format import ReleasedClip, age_group, shard_of
 
 if TYPE_CHECKING:
     from moretta.shared.release.read_release import Release
@@ -252,7 +252,7 @@ class ClipSet:
             codebook = release.codebook if modality == "voice" else None  # read once for all of its clips
             for clip, _ in release.arrays(modality):
                 clips.append(clip)
-                shard = release.folder / f"{modality}-{getattr(clip, modality):05d}.safetensors"
+                shard = release.folder / str(shard_of(clip, modality))
                 arrays.append(ClipArray(form, partial(read_shard, shard, clip.clip), codebook))
             damaged.update(release.damaged)
         rows, known = tuple(range(len(clips))), _classes(clips, classes)

@@ -44,7 +44,7 @@ def atomic_path(path: Path, *, ending: str = "") -> Iterator[Path]:
             os.replace(temporary, path)  # noqa: PTH105 - the one call that POSIX and Windows promise to be atomic
     except OSError as error:
         if error.filename == str(temporary):
-            error.filename = str(path)
+            _name(error, path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -57,8 +57,15 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno is not None:
-            error.filename = str(path)
+            _name(error, path)
         raise
+
+
+def _name(error: OSError, path: Path) -> None:
+    try:
+        error.filename = str(path)
+    except AttributeError:  # an error of PyAV, whose name is fixed
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager

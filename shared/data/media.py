@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moretta.shared.core.atomic import atomic_path
+from moretta.shared.core.atomic import atomic_path, write_atomic
 from moretta.shared.core.errors import ClipError
 from moretta.shared.data.decoding import (
     MAX_SECONDS,
@@ -169,6 +169,14 @@ def write_video(path: Path, frames: Iterable[Frame], fps: float, audio: Audio | 
             shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
             container.mux(video.encode(shown))
         container.mux(video.encode(None))
+
+
+def write_picture(path: Path, frame: Frame) -> None:
+    """Write one frame [H, W, 3] of RGB as PNG, without loss."""
+    import cv2
+
+    _, data = cv2.imencode(".png", np.ascontiguousarray(frame[:, :, ::-1]))
+    write_atomic(path, data.tobytes())
 
 
 def resample(samples: Audio, rate: int, to: int = SAMPLE_RATE) -> Audio:

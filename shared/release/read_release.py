@@ -34,6 +34,7 @@ from moretta.shared.release.release_format import (
     ReleasedClip,
     ReleaseStatement,
     check_array,
+    shard_of,
 )
 
 _MAX_STATEMENT_BYTES = 1 << 20
@@ -86,18 +87,29 @@ class Release:
         if statement is None:
             return
         self.damaged.pop(f"{modality}-damaged", None)  # counted anew on every pass
-        size = None if self.codebook is None else len(self.codebook)
         for clip in self.clips:
-            shard = getattr(clip, modality)
-            if shard is None:
+            if getattr(clip, modality) is None:
                 continue
             try:
-                array = _read_tensor(self.folder / f"{modality}-{shard:05d}.safetensors", clip.clip)
-                check_array(modality, statement.form, array, codebook_size=size)
+                array = self.array(modality, clip)
             except ReleaseError:
                 self.damaged[f"{modality}-damaged"] += 1
                 continue
             yield clip, array
+
+    def array(self, modality: Modality, clip: ReleasedClip) -> npt.NDArray[Any]:
+        """One array, of the form that the statement names.
+
+        Raises:
+            ReleaseError: it was not released, cannot be read, or breaks the format.
+        """
+        statement, file = self.anonymizer(modality), shard_of(clip, modality)
+        if statement is None or file is None:
+            raise ReleaseError(f"no {modality} of clip {clip.clip}", expected=f"one of: {', '.join(self.modalities)}")
+        array = _read_tensor(self.folder / file, clip.clip)
+        size = None if self.codebook is None else len(self.codebook)
+        check_array(modality, statement.form, array, codebook_size=size)
+        return array
 
 
 def open_release(folder: Path) -> Release:

@@ -118,6 +118,12 @@ class ReleasedClip(Strict):
     age_group: AgeGroup | None = None
 
 
+def shard_of(clip: ReleasedClip, modality: Modality) -> str | None:
+    """Name of the file with a clip's array, under the clip's pseudonym; None if nothing was released."""
+    shard: int | None = getattr(clip, modality)
+    return None if shard is None else f"{modality}-{shard:05d}.safetensors"
+
+
 def age_group(age: int | None) -> AgeGroup | None:
     """The group of an age in years; None if it is not known."""
     return None if age is None else next((group for limit, group in _AGE_GROUPS if age < limit), "old")

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
         budget,
         export_model,
         load_corpus,
+        load_release,
         load_study,
         make_corpus,
         predict,
         read_report,
         records,
         simulate,
+        torch_dataset,
     )
     from moretta.shared.audit.report.report_schema import Report
     from moretta.shared.core.errors import MorettaError
@@ -58,17 +60,20 @@ __all__ = [
     "budget",
     "export_model",
     "load_corpus",
+    "load_release",
     "load_study",
     "make_corpus",
     "predict",
     "read_report",
     "records",
     "simulate",
+    "torch_dataset",
 ]
 _MODULES = {
     "moretta.deploy.api": (
-        *("Record", "anonymize", "audit", "budget", "export_model", "load_corpus", "load_study"),
-        *("make_corpus", "predict", "read_report", "records", "simulate"),
+        *("Record", "anonymize", "audit", "budget", "export_model", "load_corpus"),
+        *("load_release", "load_study", "make_corpus", "predict", "read_report", "records", "simulate"),
+        "torch_dataset",
     ),
     "moretta.shared.release.anonymizer": ("Anonymizer", "anonymizer"),
     "moretta.shared.audit.report.report_schema": ("Report",),

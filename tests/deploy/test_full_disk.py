@@ -10,10 +10,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import moretta
 from moretta.deploy.cli.main import run
+from moretta.shared.core.atomic import storage_error
 from moretta.shared.core.errors import ExitCode
+from moretta.shared.data.media import write_video
 
 STUDY = 'name = "x"\nsites = 2\n[face]\nenabled = false\n[audit]\nenabled = false\n'
 AUDIT = ("--attackers", "voice-logistic", "--no-inference", "--no-utility", "--bootstrap", "0", "--workers", "1")
@@ -80,6 +84,32 @@ def test_commands_that_write_say_so(
         code, message = reported(*line)
         assert code == ExitCode.STORAGE, (line, message)
         assert words in message and "backup" not in message
+
+
+def test_a_data_set_that_found_no_room_is_finished_when_there_is_some(
+    disk: Path, tiny_corpus: Path, reported: Notify, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Arrays of 1.8 MB, then sound of 0.9 MB and pictures: each is too large once."""
+    line = ("anonymize", "--corpus", tiny_corpus, "--out", disk / "made", "--set", "face.enabled=false")
+    line = (*line, "--set", 'voice.anonymizer="mcadams"', "--set", 'voice.form="waveform"')
+    for size, left in (("1m", []), ("2400k", ["statement.json"])):
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
+        code, message = reported(*line)
+        assert code == ExitCode.STORAGE and "no space is left on the disk of" in message
+        assert [path.name for path in (disk / "made" / "release").glob("statement.json")] == left
+    subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+    assert run([str(word) for word in line]) == 0
+    assert "48 clips" in capsys.readouterr().out
+    assert len(moretta.records(moretta.load_release(disk / "made" / "release"))) == 48
+
+
+def test_a_video_that_finds_no_room_is_an_error_of_the_disk(disk: Path) -> None:
+    fill(disk)
+    frames = np.random.default_rng(1).integers(0, 255, (20, 128, 128, 3), np.uint8)
+    with pytest.raises(Exception) as raised:
+        write_video(disk / "clip.mp4", frames, 5.0, None)
+    assert "no space is left" in str(storage_error(raised.value))
+    assert [path.name for path in disk.iterdir()] == ["fill"]
 
 
 @pytest.mark.parametrize("break_", [fill, read_only])

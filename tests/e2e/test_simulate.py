@@ -408,7 +408,7 @@ def test_anonymized_clips_can_be_played_and_audited(start: Any, corpus: Path, ho
     statement = json.loads(made.stdout)
     assert (statement["clips"], statement["speakers"]) == (48, 4)
     assert statement["anonymizers"][0]["noise"] == "system"
-    media = sorted((made.out / "media").glob("*.wav"))
+    media = sorted((made.out / "release" / "media").glob("*.wav"))
     assert len(media) == 48
     assert not [path for path in made.out.rglob("*") if "100" in path.name and "_" in path.name]
     arguments = ["--corpus", corpus, "--attackers", "voice-logistic", "--bootstrap", "0", "--workers", "1", "--json"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 from moretta.shared.audit.report import plain_words, summary, verdict
 from moretta.shared.audit.report.report_schema import Report
@@ -54,3 +55,9 @@ def escaped(text: object) -> str:
     a\|b\\n\# \<b\> http:\//x
     """
     return _MARKUP.sub(r"\\\g<0>", printable(text).strip())
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """The lines of a table in Markdown; an empty cell shows as a dash."""
+    lines = [[escaped(cell) or "–" for cell in row] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *lines)]

@@ -1,12 +1,14 @@
 """The small networks that attackers train, as bare modules.
 
-They lie outside the folder of plug-ins: to list the attackers does not load torch.
+They lie outside the folder of plug-ins: to list the attackers does not load torch. `wider` multiplies all widths.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+DROPOUT = 0.2
 
 
 class AttentiveStatistics(nn.Module):
@@ -24,11 +26,12 @@ class AttentiveStatistics(nn.Module):
         return torch.cat([mean, variance.clamp(min=1e-4).sqrt()], dim=1)
 
 
-def tdnn(coefficients: int, dimensions: int, *, width: int = 96) -> nn.Module:
+def tdnn(coefficients: int, dimensions: int, *, wider: int = 1, dropout: float = DROPOUT) -> nn.Module:
     """Dilated convolutions over time with attentive pooling: [n, coefficients, time] to [n, dimensions].
 
     An x-vector network (Snyder et al., ICASSP 2018) made small, at half the frame rate.
     """
+    width = 96 * wider
 
     def layer(inside: int, kernel: int, dilation: int = 1, stride: int = 1) -> list[nn.Module]:
         padding = dilation * (kernel // 2)
@@ -42,7 +45,7 @@ def tdnn(coefficients: int, dimensions: int, *, width: int = 96) -> nn.Module:
         *layer(width, 1),
         AttentiveStatistics(width),
         nn.BatchNorm1d(2 * width),
-        nn.Dropout(0.2),
+        nn.Dropout(dropout),
         nn.Linear(2 * width, dimensions),
     )
 
@@ -54,14 +57,15 @@ class _OverTime(nn.Module):
         return torch.cat([x.mean(2), x.amax(2)], dim=1)
 
 
-def sequence_cnn(coefficients: int, dimensions: int, *, width: int = 48) -> nn.Module:
+def sequence_cnn(coefficients: int, dimensions: int, *, wider: int = 1, dropout: float = DROPOUT) -> nn.Module:
     """Plain convolutions and pooling, as the original project had: [n, coefficients, time] to [n, dimensions]."""
+    width = 48 * wider
 
     def block(inside: int, outside: int) -> list[nn.Module]:
         return [nn.Conv1d(inside, outside, 5, padding=2), nn.ReLU(), nn.BatchNorm1d(outside), nn.MaxPool1d(2)]
 
     blocks = [*block(coefficients, width), *block(width, width), *block(width, 2 * width)]
-    return nn.Sequential(*blocks, _OverTime(), nn.Dropout(0.2), nn.Linear(4 * width, dimensions))
+    return nn.Sequential(*blocks, _OverTime(), nn.Dropout(dropout), nn.Linear(4 * width, dimensions))
 
 
 class _Residual(nn.Module):
@@ -83,19 +87,21 @@ class _Residual(nn.Module):
         return summed.relu()
 
 
-def resnet(dimensions: int, *, width: int = 16) -> nn.Module:
+def resnet(dimensions: int, *, wider: int = 1, dropout: float = DROPOUT) -> nn.Module:
     """[n, 3, 48, 48] to [n, dimensions]."""
+    width = 16 * wider
     first = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
     blocks = _Residual(width, 2 * width), _Residual(2 * width, 4 * width), _Residual(4 * width, 4 * width)
-    return nn.Sequential(*first, *blocks, nn.Flatten(), nn.Dropout(0.2), nn.Linear(4 * width * 9, dimensions))
+    return nn.Sequential(*first, *blocks, nn.Flatten(), nn.Dropout(dropout), nn.Linear(4 * width * 9, dimensions))
 
 
-def picture_cnn(dimensions: int, *, width: int = 16) -> nn.Module:
+def picture_cnn(dimensions: int, *, wider: int = 1, dropout: float = DROPOUT) -> nn.Module:
     """Plain convolutions and pooling, [n, 3, 48, 48] to [n, dimensions]."""
+    width = 16 * wider
 
     def block(inside: int, outside: int) -> list[nn.Module]:
         return [nn.Conv2d(inside, outside, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(outside), nn.MaxPool2d(2)]
 
     blocks = [*block(3, width), *block(width, 2 * width), *block(2 * width, 4 * width)]
-    tail = nn.Flatten(), nn.Dropout(0.2), nn.Linear(4 * width * 9, dimensions)
+    tail = nn.Flatten(), nn.Dropout(dropout), nn.Linear(4 * width * 9, dimensions)
     return nn.Sequential(nn.AvgPool2d(2), *blocks, *tail)

@@ -23,7 +23,8 @@ BatchOf = Callable[[Int64, np.random.Generator], "torch.Tensor"]
 Model = tuple[Callable[[ClipSet], Float32], Float32]
 """Maps clips to embeddings of length 1, and has the direction of each speaker it was trained on."""
 TRAIN_FRAMES, TEST_FRAMES = 150, 300
-LONGER = 4
+FEWEST_FRAMES = 16
+"""That the networks of sequences take: the code of a clip is one frame, which is repeated."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,26 @@ class Schedule:
     batch: int = 32
     learning_rate: float = 3e-3
     scale: float = 20.0
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard a network tries to learn its clips."""
+
+    longer: float = 1.0
+    wider: int = 1
+    varied: bool = True
+    """Random crops, mirrored and moved frames, dropout."""
+
+    def of(self, schedule: Schedule) -> Schedule:
+        """The schedule, so much longer."""
+        steps = round(self.longer * schedule.min_steps)
+        return replace(schedule, epochs=self.longer * schedule.epochs, min_steps=steps)
+
+
+EFFORTS = (Effort(), Effort(longer=4.0, varied=False), Effort(longer=6.0, wider=2, varied=False))
+"""In turn, until the network has learned its clips. A release may hide people so well that nothing is left which still
+holds of a crop or a mirrored frame. Only the failure of an attacker that has learned its clips is evidence."""
 
 
 def train_with_margin(
@@ -89,20 +110,24 @@ def _balanced(labels: Int64, batch: int, rng: np.random.Generator) -> Int64:
     return np.array([rng.choice(np.flatnonzero(labels == speaker)) for speaker in speakers], np.int64)
 
 
-def _trained_on_sequences(network: nn.Module, dimensions: int, schedule: Schedule, clips: ClipSet, seed: int) -> Model:
-    """On MFCC: random crops in training, the middle of each clip afterwards."""
+def _trained_on_sequences(
+    network: nn.Module, dimensions: int, schedule: Schedule, clips: ClipSet, seed: int, *, varied: bool
+) -> Model:
+    """On MFCC or codes: random crops in training, the middle of each clip afterwards."""
     import torch
 
     device = next(network.parameters()).device
     sequences = [np.asarray(clips.mfcc(i)) for i in range(len(clips))]
     together = np.concatenate(sequences)
     mean, scale = together.mean(0), together.std(0) + 1e-3
+    longest = max(FEWEST_FRAMES, *(len(sequence) for sequence in sequences))
+    train_frames, test_frames = min(TRAIN_FRAMES, longest), min(TEST_FRAMES, longest)
 
     def crop(sequence: Float32, rng: np.random.Generator) -> Float32:
-        if len(sequence) <= TRAIN_FRAMES:
-            return _middle(sequence, TRAIN_FRAMES)
-        start = int(rng.integers(len(sequence) - TRAIN_FRAMES + 1))
-        return sequence[start : start + TRAIN_FRAMES]
+        if not varied or len(sequence) <= train_frames:
+            return _middle(sequence, train_frames)
+        start = int(rng.integers(len(sequence) - train_frames + 1))
+        return sequence[start : start + train_frames]
 
     def tensor(batch: list[Float32]) -> torch.Tensor:  # [clips, coefficients, frames]
         scaled = ((np.stack(batch) - mean) / scale).astype(np.float32)
@@ -115,12 +140,12 @@ def _trained_on_sequences(network: nn.Module, dimensions: int, schedule: Schedul
         parts = []
         with torch.inference_mode():
             for chosen in clips.batches(64):
-                batch = tensor([_middle(clips.mfcc(i), TEST_FRAMES) for i in chosen]).to(device)
+                batch = tensor([_middle(clips.mfcc(i), test_frames) for i in chosen]).to(device)
                 parts.append(torch.nn.functional.normalize(network(batch)).cpu().numpy())
         return np.concatenate(parts)
 
     centres = train_with_margin(network, dimensions, batch_of, clips.labels, schedule=schedule, seed=seed)
-    shown = np.stack([_middle(s, TEST_FRAMES) for s in sequences])
+    shown = np.stack([_middle(s, test_frames) for s in sequences])
     check_learned(shown, clips.labels, (embed(clips) @ centres.T).argmax(1))
     return embed, centres
 
@@ -133,12 +158,12 @@ def _middle(sequence: Float32, frames: int) -> Float32:
     return sequence[start : start + frames]
 
 
-def _trained_on_pictures(network: nn.Module, dimensions: int, schedule: Schedule, clips: ClipSet, seed: int) -> Model:
+def _trained_on_pictures(
+    network: nn.Module, dimensions: int, schedule: Schedule, clips: ClipSet, seed: int, *, varied: bool
+) -> Model:
     """On few small frames of a clip: a clip is the mean direction of its frames.
 
-    It is trained on one frame of each clip at a time, mirrored and shifted at random. A release may hide people so well
-    that nothing is left which still holds of a mirrored frame, and then nothing is learned. Training then goes on with
-    frames as they are, longer: the failure of an attacker that has learned its training data is evidence.
+    It is trained on one frame of each clip at a time, mirrored and moved at random where `varied`.
     """
     import torch
     from torch.nn.functional import normalize
@@ -159,19 +184,13 @@ def _trained_on_pictures(network: nn.Module, dimensions: int, schedule: Schedule
                     rows.append(normalize(part.mean(0), dim=0).numpy())
         return np.stack(rows)
 
-    def train(schedule: Schedule, *, varied: bool) -> Model:
-        def batch_of(chosen: Int64, rng: np.random.Generator) -> torch.Tensor:
-            return tensor(np.stack([_frame(clips.thumbnails(int(i)), rng, varied=varied) for i in chosen]))
+    def batch_of(chosen: Int64, rng: np.random.Generator) -> torch.Tensor:
+        return tensor(np.stack([_frame(clips.thumbnails(int(i)), rng, varied=varied) for i in chosen]))
 
-        centres = train_with_margin(network, dimensions, batch_of, clips.labels, schedule=schedule, seed=seed)
-        check_learned(shown, clips.labels, (embed(clips) @ centres.T).argmax(1))
-        return embed, centres
-
+    centres = train_with_margin(network, dimensions, batch_of, clips.labels, schedule=schedule, seed=seed)
     shown = np.stack([frames[len(frames) // 2] for frames in map(clips.thumbnails, range(len(clips)))])
-    try:
-        return train(schedule, varied=True)
-    except NotConvergedError:
-        return train(replace(schedule, epochs=LONGER * schedule.epochs), varied=False)
+    check_learned(shown, clips.labels, (embed(clips) @ centres.T).argmax(1))
+    return embed, centres
 
 
 def _frame(frames: UInt8, rng: np.random.Generator, *, varied: bool, shift: int = 3) -> UInt8:
@@ -198,19 +217,33 @@ class _WithNetwork(Attacker):
     margin: ClassVar[float]
 
     def fit(self, clips: ClipSet, *, seed: int) -> None:
-        """Train to separate the speakers."""
+        """Train to separate the speakers, harder each time that it fails.
+
+        Raises:
+            NotConvergedError: no effort was enough.
+        """
         import torch
 
         from moretta.shared.audit import attack_networks
 
-        torch.manual_seed(seed)  # initial weights and dropout draw from torch's generator
         self.speakers = clips.speakers
         seen = clips.holds_pictures
         sizes = (self.dimensions,) if seen else (clips.mfcc(0).shape[1], self.dimensions)
         train = _trained_on_pictures if seen else _trained_on_sequences
         make = getattr(attack_networks, self.network if seen else ON_SEQUENCES.get(self.network, self.network))
-        network = make(*sizes).to(computing_device())
-        self._embed, self._centres = train(network, self.dimensions, Schedule(self.margin), clips, seed)
+        for effort in EFFORTS:
+            torch.manual_seed(seed)  # initial weights and dropout draw from torch's generator
+            dropout = attack_networks.DROPOUT if effort.varied else 0.0
+            network = make(*sizes, wider=effort.wider, dropout=dropout).to(computing_device())
+            schedule = effort.of(Schedule(self.margin))
+            try:
+                model = train(network, self.dimensions, schedule, clips, seed, varied=effort.varied)
+            except NotConvergedError:
+                if effort is EFFORTS[-1]:
+                    raise
+                continue
+            self._embed, self._centres = model
+            return
 
 
 class NetworkIdentifier(_WithNetwork, Identifier):

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from speakers import codes
 
+from moretta.shared.audit.attackers import get_attacker, networks
 from moretta.shared.audit.attackers.base import NotConvergedError
 from moretta.shared.audit.crossval import check_learned
 
@@ -32,3 +35,27 @@ def test_an_attacker_that_has_not_even_learned_that_is_invalid() -> None:
     with pytest.raises(NotConvergedError, match="did not converge"):
         check_learned(ONE_WORD, PEOPLE, np.zeros(600, np.int64))
     check_learned(np.zeros((600, 6)), PEOPLE, np.zeros(600, np.int64))
+
+
+def test_a_network_that_has_not_learned_is_trained_longer_and_wider_and_without_dropout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[tuple[float, int, float]] = []
+    train = networks.train_with_margin
+
+    def watched(network: torch.nn.Module, *others: object, schedule: networks.Schedule, seed: int) -> object:
+        dropout = max(layer.p for layer in network.modules() if isinstance(layer, torch.nn.Dropout))
+        tried.append((schedule.epochs, sum(weight.numel() for weight in network.parameters()), dropout))
+        return train(network, *others, schedule=networks.Schedule(0.0, epochs=0, min_steps=1), seed=seed)
+
+    def never(*_: object) -> None:
+        raise NotConvergedError("training accuracy 0.12", expected="0.25")
+
+    monkeypatch.setattr(networks, "train_with_margin", watched)
+    monkeypatch.setattr(networks, "check_learned", never)
+    with pytest.raises(NotConvergedError):
+        get_attacker("voice-cnn")().fit(codes(), seed=1)
+    assert len(tried) == len(networks.EFFORTS) > 2
+    first, last = tried[0], tried[-1]
+    assert last[0] > 2 * first[0] and last[1] > 2 * first[1]
+    assert first[2] > 0 and last[2] == 0

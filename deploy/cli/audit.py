@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moretta.deploy.cli.console import AsJson, AttackerNames, Device, Processes, figure, listed, note, show, show_table
+from moretta.deploy.cli.console import (
+    AsJson,
+    AttackerNames,
+    Device,
+    Processes,
+    figure,
+    listed,
+    note,
+    read_study,
+    show,
+    show_table,
+)
 from moretta.shared.audit.report.wording import INVALID
 from moretta.shared.core.errors import AttackersError
 
@@ -34,6 +45,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     ] = True,
     utility: Annotated[bool, typer.Option("--utility/--no-utility", help="Measure the emotion left.")] = True,
     attach: Annotated[bool, typer.Option("--attach", help="Put page and figures into the data set, too.")] = False,
+    study: Annotated[Path | None, typer.Option(help="Study whose [audit.sentences] has the words said.")] = None,
     workers: Processes = None,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -69,6 +81,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
             cache_dir=cache_folder(),
             inference=inference,
             utility=utility,
+            sentences=read_study(study, None).audit.sentences if study else None,
             command=reproduce_command(sys.argv[1:], names),
             name="data set" if attach else "",
             progress=lambda what, done, total: note(f"{done}/{total} {what}"),

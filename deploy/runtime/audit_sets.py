@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,7 @@ def audit_sets(
     cache_dir: Path | None = None,
     inference: bool = True,
     utility: bool = True,
+    sentences: Mapping[str, str] | None = None,
     command: str = "",
     progress: Progress | None = None,
 ) -> Audited:
@@ -108,6 +109,7 @@ def audit_sets(
         seed: of trials and training.
         bootstrap: resamples of each interval.
         cache_dir: where embeddings of untrained encoders are kept; None keeps them for this audit only.
+        sentences: texts by code, where they are neither CREMA-D's nor RAVDESS's.
         command: to reproduce the audit, for the page.
 
     Raises:
@@ -117,7 +119,7 @@ def audit_sets(
     done = Audited(released, bootstrap, originals=originals, synthetic=synthetic)
     how: dict[str, Any] = {"seed": seed, "workers": workers, "progress": progress}
     attack: dict[str, Any] = {"bootstrap": bootstrap, "cache_dir": cache_dir, **how}
-    depends = [seed, bootstrap, sorted(attackers), inference, utility, computing_device().type, *basis]
+    depends = [seed, bootstrap, sorted(attackers), inference, utility, sentences, computing_device().type, *basis]
     with keeping(out / _UNTIL_THE_END, json.dumps(depends)) as kept:
         for modality, (original, clips) in sets.items():
             result = audit(original, clips, attackers=attackers, scores_dir=kept / "scores", **attack)
@@ -136,7 +138,7 @@ def audit_sets(
             done.findings = attack_all(sets, **attack)
         with tempfile.TemporaryDirectory(prefix="moretta-utility-") as scratch:
             for original, clips in sets.values() if utility else ():
-                done.utility += evaluate_utility(original, clips, scratch=Path(scratch), **how)
+                done.utility += evaluate_utility(original, clips, sentences=sentences, scratch=Path(scratch), **how)
     page = render_audit(
         done.rows,
         done.findings,

@@ -101,6 +101,7 @@ def audit_own(
         out = scratch / "audit"
         prepare_output(out)
         released = made.release.modalities
+        how["sentences"] = study.audit.sentences
         found = audit_sets(sets, out, released=released, name=name, synthetic=synthetic, **how)
         people = tuple(_people(found, made))
         shutil.rmtree(final, ignore_errors=True)

@@ -125,6 +125,7 @@ def _voted(run: Run) -> tuple[tuple[Result, ...], str]:
             original.among(released),
             replace(released, clips=clips),
             seed=derive(study.seed, "judges", "voice"),
+            sentences=study.audit.sentences,
             workers=1,
             scratch=Path(scratch),
         )

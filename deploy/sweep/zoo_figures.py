@@ -39,7 +39,8 @@ def zoo_row(cell: PlannedCell, half: str, found: Studied | None, why: str) -> Zo
             figures={name: ZooFigure(why=why) for name in COLUMNS},
             failed=why,
         )
-    figures = {**_utility(found), **_identity(found), **_inference(found), **_stated(found), **_costs(found)}
+    parts = (_utility, _words, _identity, _inference, _stated, _costs)
+    figures = {name: figure for part in parts for name, figure in part(found).items()}
     return ZooRow(
         system=system,
         setting=setting,
@@ -60,6 +61,19 @@ def _utility(found: Studied) -> dict[str, ZooFigure]:
     nobody = "no utility evaluator could run"
     voted = ZooFigure(why=found.not_voted) if found.not_voted else _best(used(found.voted), nobody)
     return {"uar": _best(used(found.utility), nobody), "uar_vote": voted}
+
+
+def _words(found: Studied) -> dict[str, ZooFigure]:
+    """What can still be understood. Each has one meter, so none is chosen among several."""
+    about = {
+        "wer": ("words", "wer", "ignorant"),
+        "sentence_right": ("words", "sentence_accuracy", "ignorant"),
+        "sentence_read": ("sentence", "sentence_accuracy", "semi-informed"),
+    }
+    return {
+        name: _best([r for r in found.utility if (r.target, r.metric, r.scenario) == of], "it was not measured")
+        for name, of in about.items()
+    }
 
 
 def _identity(found: Studied) -> dict[str, ZooFigure]:

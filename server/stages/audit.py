@@ -83,6 +83,7 @@ def audit(
                         original,
                         released,
                         seed=derive(study.seed, "judges", modality),
+                        sentences=study.audit.sentences,
                         workers=limits.workers,
                         scratch=Path(scratch),
                         progress=_steps(context, "utility"),

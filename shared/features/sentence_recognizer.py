@@ -1,5 +1,7 @@
 """Words of a clip and their places, by pocketsphinx, which is given the sentences that a corpus has: a closed grammar.
 
+The texts of CREMA-D's and of RAVDESS's sentences are known by their codes; a study states those of any other corpus.
+
 The recogniser (Huggins-Daines et al., ICASSP 2006) and its model of American English stand inside the wheel of the
 extra `[asr]`; nothing is fetched. A closed grammar finds one of its sentences in any speech. So a free sequence of
 phones is recognised beside it: where that fits much better, something else was said.
@@ -8,14 +10,16 @@ phones is recognised beside it: where that fits much better, something else was 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from moretta.shared.core.array_types import Float32
-from moretta.shared.data.corpora.cremad import SENTENCES
+from moretta.shared.core.errors import StudyError
+from moretta.shared.data.corpora import cremad, ravdess
 from moretta.shared.features.mfcc import HOP_SAMPLES
 
 _QUIET_FRAMES, _QUIET_LEVEL = 30, 3e-4
@@ -28,6 +32,15 @@ LONGEST_WORD_FRAMES = 70.0
 _LOUD = 0.03  # of the peak: where a last word that the search did not reach ends
 _LARGEST = 32_767
 _SENTENCES, _PHONES = "sentences", "phones"
+Texts = Mapping[str, str]
+"""What is said, by the code of the sentence."""
+
+
+def known_texts(codes: Collection[str], stated: Texts | None = None) -> Texts:
+    """What sentences say: as stated, else as in the corpus that has all these codes; empty where none has."""
+    if stated:
+        return stated
+    return next((texts for texts in (cremad.SENTENCES, ravdess.SENTENCES) if set(codes) <= texts.keys()), {})
 
 
 class Spoken(NamedTuple):
@@ -40,37 +53,52 @@ class Spoken(NamedTuple):
 
 
 class SentenceRecognizer:
-    """Which of CREMA-D's sentences a clip says."""
+    """Which sentence a clip says.
+
+    Args:
+        texts: the sentences that there are; default CREMA-D's.
+
+    Raises:
+        StudyError: a word that the recogniser's dictionary lacks.
+    """
 
     texts: dict[str, tuple[str, ...]]
     """Words of each sentence, by its code."""
 
-    def __init__(self) -> None:
+    def __init__(self, texts: Texts = cremad.SENTENCES) -> None:
         from pocketsphinx import Decoder, get_model_path
 
         model, dictionary = get_model_path("en-us/en-us"), get_model_path("en-us/cmudict-en-us.dict")
         self._decoder: Any = Decoder(hmm=model, dict=dictionary, lm=None, loglevel="FATAL")
-        self.texts = {code: tuple(text.lower().rstrip(".").split()) for code, text in SENTENCES.items()}
-        said = " | ".join(" ".join(text) for text in self.texts.values())
+        self.texts = {code: tuple(re.findall(r"[a-z']+", text.lower())) for code, text in texts.items()}
+        words = dict.fromkeys(word for text in self.texts.values() for word in text)
+        if unknown := [word for word in words if self._decoder.lookup_word(word) is None]:
+            expected = "words of American English, as its dictionary has them"
+            raise StudyError(f"words that the recogniser does not know: {', '.join(unknown[:5])}", expected=expected)
+        said = " | ".join(dict.fromkeys(" ".join(text) for text in self.texts.values()))
         self._decoder.add_jsgf_string(_SENTENCES, f"#JSGF V1.0;\ngrammar sentences;\npublic <said> = {said} ;\n")
         self._decoder.add_allphone_file(_PHONES)
         quiet = np.random.default_rng(0).normal(0, _QUIET_LEVEL, (2, _QUIET_FRAMES * HOP_SAMPLES))
         self._before, self._after = quiet.astype(np.float32)
 
     @classmethod
-    def missing(cls, sentences: Collection[str] = ()) -> str | None:
+    def missing(cls, sentences: Collection[str] = (), stated: Texts | None = None) -> str | None:
         """Why clips of these sentences cannot be recognised here, or None."""
-        if unknown := sorted(set(sentences) - SENTENCES.keys()):
+        if unknown := sorted(set(sentences) - known_texts(sentences, stated).keys()):
             return f"the words of these sentences are not known: {', '.join(unknown[:5]) or 'none is named'}"
         if importlib.util.find_spec("pocketsphinx") is None:
             return "pocketsphinx is not installed: pip install 'moretta[asr]'"
         return None
 
     @classmethod
+    def load(cls, texts: Texts = cremad.SENTENCES) -> Self:
+        """One for a process and for these sentences: reading the model takes half a second."""
+        return cls._loaded(tuple(texts.items()))
+
+    @classmethod
     @cache
-    def load(cls) -> Self:
-        """One for a process: reading the model takes half a second."""
-        return cls()
+    def _loaded(cls, texts: tuple[tuple[str, str], ...]) -> Self:
+        return cls(dict(texts))
 
     def words_of(self, code: str) -> tuple[str, ...]:
         """What a sentence says."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from moretta.shared.core.device import DeviceName
 from moretta.shared.core.errors import StudyError
+from moretta.shared.core.labels import Code
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -30,6 +31,10 @@ MODELS: dict[ModelKind, tuple[str, ...]] = {
 """Names of the models in `moretta.shared.models.emotion`, for those that need not load any."""
 AVERAGING = ("FedAvg", "FedAvgM", "FedProx", "FedAdagrad", "FedAdam", "FedYogi")
 """Flower's strategies that need nothing but the mean of the updates."""
+
+
+Text = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z' ,.?!-]{0,199}$")]
+"""One sentence of American English."""
 
 
 class Section(BaseModel):
@@ -184,6 +189,9 @@ class AuditSection(Section):
     """Those on updates, as part of `inference`: the server keeps each site's last one for them."""
     utility: bool = True
     """Evaluators of emotion on originals and releases: what an anonymizer has left."""
+    sentences: Annotated[dict[Code, Text], Field(max_length=1_000)] = Field(default_factory=dict)
+    """What is said, by the code of the sentence: for the words that are still recognised. Empty for CREMA-D's and
+    RAVDESS's own codes."""
 
 
 class RunSection(Section):

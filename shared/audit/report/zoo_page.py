@@ -10,7 +10,7 @@ from moretta.shared.core.atomic import write_atomic
 
 ZOO_PAGE, ZOO_CSV, ZOO_JSON = "zoo.html", "zoo.csv", "zoo.json"
 _IDENTITY = "Emotion and identity"
-_GROUPS = {_IDENTITY: ("uar", "top1", "eer", "speaker"), "Sex": ("sex",)}
+_GROUPS = {_IDENTITY: ("uar", "top1", "eer", "speaker"), "Words": ("wer", "sentence"), "Sex": ("sex",)}
 """Tables of the page, by the beginnings of their columns; the last table has all others."""
 
 

@@ -16,6 +16,9 @@ MEAN = "mean"
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "uar": ("emotion UAR", "best evaluator trained on releases of other people; intended labels"),
     "uar_vote": ("emotion UAR, votes", "the same by the crowd's votes"),
+    "wer": ("word error rate", "recogniser that knows the sentences, on releases; guessing stands as chance"),
+    "sentence_right": ("sentence, by its sound", "share of releases of which that recogniser has the sentence right"),
+    "sentence_read": ("sentence, by a classifier", "trained on releases of other people; reads codes too"),
     "top1_ignorant": ("top-1, ignorant", "strongest attacker, one clip"),
     "top1_lazy": ("top-1, lazy-informed", "strongest attacker, one clip"),
     "top1_semi": ("top-1, semi-informed", "strongest attacker, one clip"),

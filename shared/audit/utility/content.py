@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from moretta.shared.audit.protocol import SetName
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.runner import NO_ORIGINALS
 from moretta.shared.core.array_types import Float32, Int64
+from moretta.shared.core.errors import StudyError
 
 MOST_CLIPS = 48
 """Clips that are recognised, evenly of all people: more make an interval over people hardly narrower."""
@@ -38,6 +39,8 @@ class MeterInput:
     sets: Sets
     seed: int
     draws: int
+    sentences: Mapping[str, str] = field(default_factory=dict)
+    """Texts by code, where the study states them."""
 
     def result(self, attacker: str, target: str, metric: str, scenario: str, **more: object) -> Result:
         """A result without a figure."""
@@ -48,19 +51,20 @@ class MeterInput:
 
 
 def sampled(clips: ClipSet) -> ClipSet:
-    """At most `MOST_CLIPS` clips, as many of each person as there are, by turns."""
+    """At most `MOST_CLIPS` clips, as many of each person as there are, by turns: by pseudonym, so of any sentence."""
     rank = {row: place for speaker in clips.speakers for place, row in enumerate(_rows(clips, speaker))}
-    return clips.subset(sorted(sorted(rank, key=lambda row: (rank[row], row))[:MOST_CLIPS]))
+    return clips.subset(sorted(sorted(rank, key=lambda row: (rank[row], clips.clips[row].clip))[:MOST_CLIPS]))
 
 
 def _rows(clips: ClipSet, speaker: str) -> list[int]:
-    return [row for row, clip in enumerate(clips.clips) if clip.speaker == speaker]
+    own = ((clip.clip, row) for row, clip in enumerate(clips.clips) if clip.speaker == speaker)
+    return [row for _, row in sorted(own)]
 
 
 def words(given: MeterInput) -> list[Result]:
     """Word error rate and sentence accuracy of a recogniser that knows which sentences there are."""
     from moretta.shared.audit.utility.spoken_words import guessed_errors, word_errors
-    from moretta.shared.features.sentence_recognizer import SentenceRecognizer
+    from moretta.shared.features.sentence_recognizer import SentenceRecognizer, known_texts
 
     name, metrics = "pocketsphinx, closed grammar", ("wer", "sentence_accuracy")
     released = given.sets["released"]
@@ -70,9 +74,13 @@ def words(given: MeterInput) -> list[Result]:
         return [given.result(name, "words", m, s, reason=reason, invalid=True) for s in scenarios for m in metrics]
 
     chosen = sampled(released)
-    if (reason := SentenceRecognizer.missing({clip.sentence for clip in chosen.clips})) is not None:
+    codes = {clip.sentence for clip in chosen.clips}
+    if (reason := SentenceRecognizer.missing(codes, given.sentences)) is not None:
         return absent(reason)
-    recognizer = SentenceRecognizer.load()
+    try:
+        recognizer = SentenceRecognizer.load(known_texts(codes, given.sentences))
+    except StudyError as error:
+        return absent(error.found)
     truth = [recognizer.words_of(clip.sentence) for clip in chosen.clips]
     lengths = np.array([len(text) for text in truth])
     guess = guessed_errors(truth)
@@ -94,7 +102,8 @@ def words(given: MeterInput) -> list[Result]:
         counts = {"clips": len(chosen), "reason": why, "invalid": bool(why) and why != NO_ORIGINALS}
         about = given.result(name, "words", "wer", scenario, chance=guess, **counts)
         found.append(about.with_value(wer, bootstrap_rows(rate, chosen.labels, resamples=given.draws, seed=given.seed)))
-        about = given.result(name, "words", "sentence_accuracy", scenario, chance=1 / len(recognizer.texts), **counts)
+        among = len(set(recognizer.texts.values()))
+        about = given.result(name, "words", "sentence_accuracy", scenario, chance=1 / among, **counts)
         found.append(
             about.with_value(accuracy, bootstrap_values(right, chosen.labels, resamples=given.draws, seed=given.seed))
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
@@ -196,6 +196,7 @@ def evaluate_utility(
     evaluators: Sequence[str] = (),
     seed: int = 0,
     draws: int = 1000,
+    sentences: Mapping[str, str] | None = None,
     workers: int | None = None,
     scratch: Path,
     progress: Progress | None = None,
@@ -207,6 +208,7 @@ def evaluate_utility(
         released: the clips that left the sites.
         evaluators: names; empty means all.
         draws: resamples of each interval, over speakers.
+        sentences: texts by code, where they are neither CREMA-D's nor RAVDESS's.
         scratch: where small views of the clips are kept meanwhile.
 
     Raises:
@@ -218,17 +220,19 @@ def evaluate_utility(
     with one_thread(), Workers(workers) as pool:
         both, *_ = matched(original, released, scratch, pool, progress=progress)
         meters = [] if evaluators else list(METERS if released.modality == "voice" else FACE_METERS)
-        tasks = [(name, both, seed, draws) for name in (*names, *meters)]
+        tasks = [(name, both, seed, draws, sentences) for name in (*names, *meters)]
         labels = [*(f"emotion by {name}" for name in names), *meters]
         return run_all(_measure, tasks, labels, what="utility evaluators done", pool=pool, progress=progress)
 
 
-def _measure(name: str, sets: dict[SetName, ClipSet], seed: int, draws: int) -> list[Result]:
+def _measure(
+    name: str, sets: dict[SetName, ClipSet], seed: int, draws: int, sentences: Mapping[str, str] | None
+) -> list[Result]:
     """One evaluator or meter, in a process of its own."""
     meter = {**METERS, **FACE_METERS}.get(name)
     if meter is None:
         return _evaluate(name, sets, seed, draws)
-    given = MeterInput(sets, seed, draws)
+    given = MeterInput(sets, seed, draws, sentences or {})
     try:
         return meter(given)
     except Exception as error:

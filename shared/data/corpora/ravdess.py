@@ -20,6 +20,8 @@ _SOUND = "03"
 """01 is sound and pictures, 02 pictures alone."""
 _LEVELS = {"01": "normal", "02": "strong"}
 _CHANNELS = {"01": "speech", "02": "song"}
+_STATEMENTS = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
+SENTENCES: dict[str, str] = {f"{c}-{n}": text for c in _CHANNELS.values() for n, text in _STATEMENTS.items()}
 _NAME = re.compile(r"(0[123])-((0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d))")
 _GRAMMAR = "seven numbers of two digits, such as 03-01-06-01-02-01-12"
 

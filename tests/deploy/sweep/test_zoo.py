@@ -68,12 +68,19 @@ def studied(value: float, **changes: Any) -> Studied:
         attack="utility", target="emotion", attacker="j", kind="trained", scenario="semi-informed", metric="uar",
         value=value, **about,
     )  # fmt: skip
+    words = [
+        Result(
+            attack="utility", target="words", attacker="r", kind="pretrained", scenario=scenario, metric=metric,
+            value=figure, **about,
+        )
+        for scenario, metric, figure in (("unprotected", "wer", 0.01), ("ignorant", "wer", value + 0.2))
+    ]  # fmt: skip
     sex = Result(
         attack="attribute", target="sex", attacker="s", scenario="semi-informed", metric="balanced_accuracy",
         invalid=True, reason="too few people", modality="voice",
     )  # fmt: skip
     content: dict[str, Any] = {
-        "rows": (top1, pooled), "utility": (emotion,), "inference": (sex,), "not_voted": "no table", "clips": 6,
+        "rows": (top1, pooled), "utility": (emotion, *words), "inference": (sex,), "not_voted": "no table", "clips": 6,
         "parameters": {}, "releases": Spent(clip=2.0, speaker=None), "seconds": {"codebook": 3.0, "release": 2.0},
         "sound_seconds": 100.0,
     }  # fmt: skip
@@ -119,6 +126,8 @@ def test_rows_are_of_each_half_and_their_mean_and_no_figure_is_blank(
         assert list(row.figures) == list(COLUMNS)
         assert all(figure.value is not None or figure.why for figure in row.figures.values())
     assert full.figures["sex"].why == "too few people"
+    assert (full.figures["wer"].value, full.figures["wer"].by) == (0.5, "r")
+    assert full.figures["sentence_read"].why == "it was not measured"
     assert full.figures["uar_vote"].why == "no table"
     assert full.figures["epsilon_speaker"].why
     assert full.figures["top1_30"].why == "no speaker has 30 trial clips"

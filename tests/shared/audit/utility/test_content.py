@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from speakers import codes
 
 from moretta.shared.audit.dataset import ClipSet
@@ -17,11 +18,13 @@ from moretta.shared.audit.utility.content import METERS, MOST_CLIPS, NO_SOUND, M
 from moretta.shared.audit.utility.evaluators import evaluate_utility
 from moretta.shared.audit.utility.kept_prosody import compared
 from moretta.shared.audit.utility.spoken_words import guessed_errors, word_errors
+from moretta.shared.data.corpora.cremad import SENTENCES
 from moretta.shared.features import sentence_recognizer
-from moretta.shared.features.sentence_recognizer import SentenceRecognizer
+from moretta.shared.features.sentence_recognizer import SentenceRecognizer, known_texts
 from moretta.shared.models.speech.parallel import drawn_voices
 from moretta.shared.models.speech.synthesize import synthesize
 from moretta.shared.release.release_format import ReleasedClip
+from moretta.shared.study.schema import Study
 
 needs_asr = pytest.mark.skipif(importlib.util.find_spec("pocketsphinx") is None, reason="install the extra asr")
 SAID = ("IEO", "DFA", "MTI", "WSI")
@@ -86,6 +89,42 @@ def test_a_swapped_sentence_is_an_error_although_it_is_well_spoken(speech: ClipS
     assert _measured("words", speech, swapped)["ignorant", "sentence_accuracy"].value == 0.0
 
 
+KIDS, DOGS = "Kids are talking by the door.", "Dogs are sitting by the door"
+
+
+def test_sentences_are_those_of_the_corpus_that_has_all_codes_or_those_that_were_stated() -> None:
+    assert known_texts({"IEO"})["TIE"] == "That is exactly what happened."
+    assert known_texts({"speech-01", "song-02"})["speech-02"] == "Dogs are sitting by the door."
+    assert known_texts({"IEO", "speech-01"}) == {}
+    assert known_texts({"IEO"}, {"IEO": KIDS}) == {"IEO": KIDS}
+    assert "MTI" in str(SentenceRecognizer.missing({"IEO", "MTI"}, {"IEO": KIDS}))
+    assert Study.model_validate({"audit": {"sentences": {"IEO": KIDS}}}).audit.sentences == {"IEO": KIDS}
+    for text in ("", "1 dog", "kids; grammar <x>", "dogs | cats"):  # a grammar is made of them
+        with pytest.raises(ValidationError):
+            Study.model_validate({"audit": {"sentences": {"IEO": text}}})
+
+
+@needs_asr
+def test_words_are_measured_against_the_sentences_that_a_study_states(speech: ClipSet) -> None:
+    """What is said is CREMA-D's, under other codes: each once with the right text, once with that of another."""
+    names = dict(zip(SAID, ("kids", "dogs", "cats", "sun"), strict=True))
+    clips = [clip.model_copy(update={"sentence": names[clip.sentence]}) for clip in speech.clips]
+    other = ClipSet.from_arrays(
+        clips, [speech.waveform(i) for i in range(len(clips))], modality="voice", form="waveform"
+    )
+    right = {names[code]: SENTENCES[code] for code in SAID}
+    moved = dict(zip(right, [*list(right.values())[1:], next(iter(right.values()))], strict=True))
+
+    def wer(texts: dict[str, str]) -> Result:
+        rows = METERS["words"](MeterInput({"original": other, "released": other}, 1, 50, texts))
+        return next(row for row in rows if (row.scenario, row.metric) == ("ignorant", "wer"))
+
+    assert wer(right).value == pytest.approx(0.0, abs=0.15) and not wer(right).invalid
+    assert wer(moved).invalid and "originals wrong" in wer(moved).reason
+    assert "kids" in wer({}).reason
+    assert "xyzzyq" in wer(dict.fromkeys(right, "xyzzyq")).reason
+
+
 @needs_asr
 def test_where_originals_are_not_understood_no_figure_of_releases_counts(speech: ClipSet) -> None:
     found = _measured("words", _changed(speech, _noise), speech)
@@ -145,6 +184,8 @@ def test_few_clips_are_taken_evenly_of_all_people() -> None:
     few = sampled(many)
     counts = [sum(clip.speaker == speaker for clip in few.clips) for speaker in few.speakers]
     assert len(few) == MOST_CLIPS and len(counts) == 7 and max(counts) - min(counts) <= 1
+    by_sentence = many.subset(sorted(range(len(many)), key=lambda row: many.clips[row].sentence))
+    assert {clip.clip for clip in sampled(by_sentence).clips} == {clip.clip for clip in few.clips}
 
 
 def test_meters_follow_the_evaluators_of_emotion(speech: ClipSet, tmp_path: Path) -> None:

@@ -154,7 +154,9 @@ def zoo(  # noqa: PLR0917 - typer reads the options from the signature
     split: Annotated[
         bool, typer.Option("--split", help="Half of the people are public, the others released; then the reverse.")
     ] = False,
-    systems: Annotated[str, typer.Option(metavar="NAME,...", help="Systems, of those in the grid; default all.")] = "",
+    systems: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Systems: of the grid, or of a plug-in; default the grid.")
+    ] = "",
     study: Annotated[Path | None, typer.Option(help="Study to take seed, classes and audit from.")] = None,
     set_: Settings = None,
     out: Annotated[Path, typer.Option(help="New folder, or that of a zoo that is to go on.")] = Path("zoo"),

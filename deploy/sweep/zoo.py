@@ -32,6 +32,7 @@ from moretta.shared.data.reader import SYNTHETIC_MARKER, read_corpus
 from moretta.shared.data.tables import DEMOGRAPHICS_FILE
 from moretta.shared.features.public_speech import public_people
 from moretta.shared.release.anonymizer import anonymizer_names
+from moretta.shared.study.options import ANONYMIZERS
 from moretta.shared.study.schema import Study
 
 GRID = SHIPPED / "zoo.toml"
@@ -116,19 +117,32 @@ def run_zoo(
 def zoo_grid(study: Study, systems: Sequence[str] = ()) -> GridFile:
     """The grid that comes with Moretta, of what is installed, with seed, classes and audit of a study.
 
+    An anonymizer that is installed and not in the grid, such as one of a plug-in, is a row of its own where it is
+    named: in the form and with the options of the study's `[voice]`, if that names it, else by default.
+
     Raises:
-        StudyError: a system that is not in it.
+        StudyError: a system that is not installed.
     """
     grid, known = load_grid(GRID), anonymizer_names("voice")
     curves = [curve for curve in grid.curve if system_of(curve) in known]
-    names = list(dict.fromkeys(map(system_of, curves)))
+    names = list(dict.fromkeys([*map(system_of, curves), *known]))
     if unknown := [name for name in systems if name not in names]:
         raise StudyError(f"no system {', '.join(unknown)} in the zoo", expected=f"one or more of: {', '.join(names)}")
+    curves += [_of_plug_in(name, study) for name in dict.fromkeys(systems) if name not in map(system_of, curves)]
     given = study.model_dump(exclude_unset=True)
     shared: dict[str, Any] = {key: given[key] for key in ("seed", "classes", "sites", "train") if key in given}
     audit = {**grid.base.get("audit", {}), **given.get("audit", {})}
     chosen = tuple(curve for curve in curves if not systems or system_of(curve) in systems)
     return grid.model_copy(update={"curve": chosen, "base": {**grid.base, **shared, "audit": audit}})
+
+
+def _of_plug_in(name: str, study: Study) -> CurveSection:
+    """A curve of an anonymizer that the grid does not have."""
+    if study.voice.anonymizer != name:
+        return CurveSection(name=f"{name}: default", set={"voice": {"anonymizer": name}})
+    options = study.voice.options.model_dump(mode="json", exclude_unset=True)
+    section = {"anonymizer": name, "form": study.voice.form, "options": options}
+    return CurveSection(name=f"{name}: by the study", set={"voice": section})
 
 
 def system_of(curve: CurveSection) -> str:
@@ -138,8 +152,7 @@ def system_of(curve: CurveSection) -> str:
 
 def plan_half(grid: GridFile, half: Half, command: str) -> SweepPlan:
     """Whole studies on the released people of a half; errors: see `plan_sweep`."""
-    shared = {"voice.options.public_speech": str(half.public.resolve())}
-    plan = plan_sweep(make_grid(grid.model_copy(update={"set": shared})), [half.corpus], command, whole=True)
+    plan = plan_sweep(make_grid(with_public_speech(grid, half.public)), [half.corpus], command, whole=True)
     if not half.name:
         return plan
 
@@ -148,6 +161,18 @@ def plan_half(grid: GridFile, half: Half, command: str) -> SweepPlan:
         return replace(cell, release=job.model_copy(update={"label": f"{job.label}, {half.name}"}))
 
     return replace(plan, cells=tuple(map(named, plan.cells)))
+
+
+def with_public_speech(grid: GridFile, public: Path) -> GridFile:
+    """The grid with public speech for every anonymizer that takes any; one of a plug-in may take none."""
+    speech = {"voice.options.public_speech": str(public.resolve())}
+    curves = [
+        curve.model_copy(update={"set": {**curve.set, **speech}})
+        if "public_speech" in ANONYMIZERS.get(system_of(curve), scope="voice").Options.model_fields
+        else curve
+        for curve in grid.curve
+    ]
+    return grid.model_copy(update={"curve": tuple(curves)})
 
 
 def check_public(sexes: Mapping[SpeakerId, str | None], what: str) -> None:

@@ -97,6 +97,19 @@ def installed(tmp_path: Path) -> Path:
     return tmp_path / "site"
 
 
+def test_the_zoo_plans_what_an_installed_package_brings(installed: Path) -> None:
+    code = "from moretta.deploy.sweep.zoo import *; "
+    code += "grid = with_public_speech(zoo_grid(Study(), ['none', 'outside-level']), Path('/speech')); "
+    code += "print(*[(c.curve, c.study.voice.form, [str(p) for p in c.study.paths.values()])"
+    code += " for c in make_grid(grid).cells])"
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert "('outside-level: default', 'code', [])" in done.stdout, done.stderr
+    assert "('none: original recordings', 'waveform', ['/speech'])" in done.stdout
+
+
 def run(installed: Path, *arguments: str) -> str:
     """A command in a process that has the package."""
     command = [sys.executable, "-c", "from moretta.deploy.cli.main import main; main()", *arguments]

@@ -130,12 +130,13 @@ def _drawn(chart: Chart | None, name: str) -> Markup | None:
     return None if chart is None else chart.inline(name)
 
 
-def render_page(template: str, *, media: bool = False, **content: Any) -> str:
+def render_page(template: str, *, media: bool = False, more_style: str = "", **content: Any) -> str:
     """One of the package's pages, with its style sheet inside and a policy that allows nothing else.
 
-    With `media` it also allows sound and pictures that stand in the page itself, as `data:` addresses.
+    `more_style` are rules of this page alone, made here and of no text of a report. With `media` the policy also allows
+    sound and pictures that stand in the page itself, as `data:` addresses.
     """
-    style = _asset("style.css")
+    style = _asset("style.css") + more_style
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     if media:

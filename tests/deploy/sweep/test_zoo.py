@@ -53,6 +53,18 @@ def test_a_system_that_is_not_installed_is_left_out(tmp_path: Path, monkeypatch:
         zoo_grid(Study(), ["of-tomorrow"])
 
 
+def test_an_anonymizer_that_is_not_in_the_grid_is_a_row_where_it_is_named() -> None:
+    one, other = make_grid(zoo_grid(Study(), ["none", "prosody-statistics"])).cells
+    assert (one.curve, other.curve) == ("none: original recordings", "prosody-statistics: default")
+    assert other.study.voice.anonymizer == "prosody-statistics" and not other.study.face.enabled
+    options = {"clip_epsilon": 3.5}
+    study = Study.model_validate({"seed": 4, "voice": {"anonymizer": "prosody-statistics", "options": options}})
+    (cell,) = make_grid(zoo_grid(study, ["prosody-statistics"])).cells
+    assert cell.curve == "prosody-statistics: by the study" and cell.study.seed == 4
+    assert cell.study.voice.options.model_dump()["clip_epsilon"] == 3.5
+    assert "prosody-statistics" not in map(system_of, zoo_grid(study).curve)
+
+
 def test_a_study_gives_seed_and_audit_and_no_anonymizer() -> None:
     study = Study.model_validate({"seed": 5, "audit": {"bootstrap": 9}, "voice": {"preset": "dp-clip"}})
     cells = make_grid(zoo_grid(study, ["mcadams"])).cells

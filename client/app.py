@@ -1,4 +1,4 @@
-"""The Flower ClientApp of a site: hello, offer, code, release, fetch, train, evaluate; see `moretta.client.mods`."""
+"""The Flower ClientApp of a site: hello, offer, code, release, fetch, train, evaluate, attack; see `client.mods`."""
 
 from __future__ import annotations
 
@@ -100,6 +100,16 @@ def evaluate(call: SiteCall) -> RecordDict:
     found = evaluate_site(call.settings, call.study, wire.models_of(call.content, call.study.models))
     tables = {output: {speaker: table.tolist() for speaker, table in c.items()} for output, c in found.counts.items()}
     return _content(call, counts=tables, reliability={name: bins.tolist() for name, bins in found.reliability.items()})
+
+
+@app.query("attack")
+@handler
+def attack(call: SiteCall) -> RecordDict:
+    """Scores of an approved attacker between this site's originals and its release: counts, and nothing of a clip."""
+    from moretta.client.attacks import respond_to_attack
+
+    request = call.as_(calls.AttackWanted)
+    return _content(call, **respond_to_attack(call.settings, call.study, request.attacker, request.approval))
 
 
 def _train(kind: Trained) -> Callable[[SiteCall], RecordDict]:

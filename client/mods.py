@@ -28,7 +28,7 @@ from moretta.shared.core.errors import BudgetError, ExitCode, MessageError, More
 from moretta.shared.core.printable import printable, printable_traceback, set_up_logging, use_run_id
 from moretta.shared.core.workers import limit_threads
 from moretta.shared.messages import wire
-from moretta.shared.messages.calls import REQUESTS
+from moretta.shared.messages.calls import REQUESTS, AttackWanted
 from moretta.shared.messages.message import SHOWN, read
 from moretta.shared.messages.message import Message as Request
 from moretta.shared.study.schema import Study
@@ -39,6 +39,7 @@ _SENT: dict[str, What] = {
     wire.FETCH: "release",
     **{call: kind for kind, call in wire.TRAIN.items()},
     wire.EVALUATE: "counts",
+    wire.ATTACK: "scores",
 }
 """What leaves with the response to a call and comes of clips."""
 R = TypeVar("R", bound=Request)
@@ -202,6 +203,9 @@ def _what_leaves(call: SiteCall, kind: str, content: RecordDict) -> str:
         return f"release{call.of_study}: {made['clips']} clips of {made['speakers']} people"
     if kind == wire.EVALUATE:
         return f"evaluation{call.of_study}: counts of held-out people"
+    if kind == wire.ATTACK:
+        people, attacker = wire.from_config(content, "speakers"), call.as_(AttackWanted).attacker
+        return f"scores of the attack {attacker}{call.of_study}: on originals of {people} people, covered by no epsilon"
     number = int(wire.number_of(call.content, "server-round", 0.0))
     metrics = content.metric_records.get(wire.METRICS)
     epsilon = None if metrics is None else metrics.get("epsilon")

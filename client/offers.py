@@ -28,7 +28,14 @@ from moretta.shared.core.array_types import Array
 from moretta.shared.core.atomic import append_durably, write_atomic
 from moretta.shared.core.errors import HomeError, RefusedError
 from moretta.shared.release.anonymizer import anonymizer_of, pinned_public, site_training_of
-from moretta.shared.study.public_arrays import approval_digest, are_finite, arrays_digest, described
+from moretta.shared.study.public_arrays import (
+    OF_ATTACKER,
+    approval_digest,
+    are_finite,
+    arrays_digest,
+    described,
+    without_attackers,
+)
 from moretta.shared.study.schema import Study, parse_study
 
 if TYPE_CHECKING:
@@ -238,6 +245,7 @@ def respond_to_offer(
         PolicyError: rule `max_pending` or one of `[mechanisms]`.
     """
     from moretta.client.clips.release import check_arrays
+    from moretta.shared.audit.site_attacks import check_learned
 
     if settings.policy is None:  # whoever runs the study holds the clips
         return "approved"
@@ -252,6 +260,7 @@ def respond_to_offer(
         if approval_digest(study, described(arrays)) == digest:
             settings.policy.check_pending(len(offers.pending()))
             check_arrays(study, arrays)
+            check_learned(study, arrays)
             settings.policy.check_public(study, arrays)
             offer = offers.keep(study, arrays)
     if offer is None or offer.study != study:
@@ -275,7 +284,7 @@ def arrays_for(settings: SiteSettings, study: Study, digest: str, sent: dict[str
     """
     if settings.policy is None:
         return sent
-    approved = Offers(settings.home).approved(study, digest or "0" * 64).arrays()
+    approved = without_attackers(Offers(settings.home).approved(study, digest or "0" * 64).arrays())
     training = site_training_of(study)
     if sent and training is None:
         raise NotApprovedError(f"{len(sent)} arrays in a request for a release", expected="those that were approved")
@@ -302,7 +311,7 @@ def compare(study: Study, arrays: Mapping[str, Array]) -> dict[str, Verdict]:
         if not anonymizer.is_reproducible and (not found or "different" in found.values()):
             found = dict.fromkeys(anonymizer.public_rules(study).keys() & arrays.keys(), "unknown")
         verdicts |= found
-    return verdicts
+    return verdicts | {name: "unknown" for name in arrays if name.startswith(OF_ATTACKER)}
 
 
 def _verdict(theirs: Array, ours: Array) -> Verdict:

@@ -106,6 +106,9 @@ class Policy(OwnRecord):
     min_speakers: int = Field(default=1, ge=1)
     allow_attributes: bool = True
     allow_linkage: bool = False
+    allow_attacks: bool = False
+    min_attacked_speakers: int = Field(default=10, ge=2)
+    max_attack_scores: int = Field(default=3200, ge=0)
     allow_seeded_noise: bool = False
     budget: BudgetLimits = BudgetLimits()
     mechanisms: Mechanisms = Mechanisms()
@@ -193,6 +196,22 @@ class Policy(OwnRecord):
                 per_clip = [math.inf if p.epsilon is None else p.epsilon for p in statement.privacy if p.unit == "clip"]
                 total += math.fsum(per_clip) if per_clip else math.inf
         self._check_release_epsilon(total)
+
+    def check_attack(self, study: Study, *, speakers: int | None = None, scores: int = 0) -> None:
+        """Rules `allow_attacks`, `min_attacked_speakers` and `max_attack_scores`: on attacks that need originals.
+
+        Args:
+            speakers: whose originals are compared; None where that is not known yet.
+            scores: of this study that have left and would leave, together.
+        """
+        if not self.allow_attacks:
+            raise PolicyError("allow_attacks", f"attacks on originals for {study.name!r}")
+        if speakers is not None and speakers < self.min_attacked_speakers:
+            found = f"an attack on the originals of {speakers} people"
+            raise PolicyError("min_attacked_speakers", found, expected=f"at least {self.min_attacked_speakers}")
+        if scores > self.max_attack_scores:
+            found = f"{scores} scores of originals in one study"
+            raise PolicyError("max_attack_scores", found, expected=f"at most {self.max_attack_scores}")
 
     def check_codebook(self, study: Study, clips: int) -> None:
         """Rule `max_codebook_size`: a codebook fitted on the site's own clips has no more codewords than there are."""

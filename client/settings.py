@@ -110,6 +110,11 @@ class SiteSettings:
         return self.audits / study.digest()[:16]
 
     @property
+    def attacks(self) -> Path:
+        """Responses to requests for attacks on originals, by study: the same request gets the same one."""
+        return self.home / "attacks"
+
+    @property
     def ledger(self) -> Path:
         """The site's privacy ledger."""
         return self.home / "ledger.jsonl"

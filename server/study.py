@@ -14,8 +14,11 @@ from moretta.server.stages.evaluate import central_check, evaluate
 from moretta.server.stages.release import absent_outputs, collect_releases
 from moretta.server.stages.report import report
 from moretta.server.stages.run import Run
+from moretta.server.stages.site_attacks import STAGE as ATTACKS_AT_SITES
+from moretta.server.stages.site_attacks import attack_at_sites
 from moretta.server.stages.state import save_round
 from moretta.server.stages.train import CODE_STAGE, OUTPUTS, federate_code, train
+from moretta.shared.audit.site_attacks import learn
 from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.study.run_plan import DeploymentPlan
 from moretta.shared.study.sections import ModelKind
@@ -37,7 +40,7 @@ def _public(run: Run) -> None:
 
 
 def _approval(run: Run) -> None:
-    run.approval = wait_for_approval(run.context, run.grid, run.public)
+    run.approval = wait_for_approval(run.context, run.grid, run.public | learn(run.context.study))
 
 
 def _code(run: Run) -> None:
@@ -78,6 +81,15 @@ def _evaluate(run: Run) -> int:
     return sum(int(table.sum()) for output in EVALUATED for table in counts.get(output, {}).values())
 
 
+def _attacks_at_sites(run: Run) -> None:
+    attack_at_sites(run.context, run.grid, run.releases, run.approval)
+
+
+def _wants_attacks_at_sites(run: Run) -> bool:
+    audit_ = run.context.study.audit
+    return isinstance(run.context.plan, DeploymentPlan) and audit_.enabled and bool(audit_.at_sites)
+
+
 def _central_check(run: Run) -> int | None:
     if "voice" not in run.absent:
         run.central = central_check(run.context, run.releases, run.public)
@@ -110,6 +122,7 @@ SITE_STAGES = [
     Stage("train face", partial(_train, kind="face")),
     Stage("train fusion", partial(_train, kind="fusion"), lambda run: run.context.study.fusion.kind == "learned"),
     Stage("evaluate", _evaluate),
+    Stage(ATTACKS_AT_SITES, _attacks_at_sites, _wants_attacks_at_sites),
 ]
 """These need the sites. A simulation needs no approval: its operator holds the clips."""
 CENTRAL_STAGES = [Stage("central check", _central_check), Stage("audit", _audit), Stage("report", _report)]

@@ -20,10 +20,9 @@ from moretta.shared.core.workers import Pace, in_lines
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import Array, Arrays, Notify, anonymizer
-from moretta.shared.study.options import StudyPath
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
-from moretta.shared.study.sections import Fraction
+from moretta.shared.study.sections import Fraction, StudyPath
 
 if TYPE_CHECKING:
     from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec

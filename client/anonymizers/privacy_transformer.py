@@ -25,9 +25,9 @@ from moretta.shared.pretrained.speaker_encoders import HubertEncoder
 from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
-from moretta.shared.study.options import StudyPath
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import StudyPath
 
 SEED = derive(PUBLIC_SEED, "privacy transformer")
 _WHY = (

@@ -34,9 +34,10 @@ from moretta.shared.privacy.accounting import training_statements
 from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
-from moretta.shared.study.options import SiteTrainingPlan, StudyPath
+from moretta.shared.study.options import SiteTrainingPlan
 from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import StudyPath
 
 NAME = "unlearnt-gender"
 _WHY = (

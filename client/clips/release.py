@@ -33,7 +33,7 @@ from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from moretta.shared.release import AnonymizerStatement, Release, ReleasedClip, ReleaseWriter, open_release
 from moretta.shared.release.anonymizer import Anonymizer, Speaker, anonymizer_of, public_rules
 from moretta.shared.release.release_format import STATEMENT_FILE, age_group, check_array
-from moretta.shared.study.public_arrays import check_public
+from moretta.shared.study.public_arrays import check_public, without_attackers
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import ModelKind
 
@@ -289,7 +289,7 @@ def check_arrays(study: Study, shared: dict[str, Array]) -> None:
 
 def outgoing_parts(study: Study, shared: dict[str, Array], home: Path) -> dict[Modality, Outgoing]:
     """The anonymizers of a study, none of which has seen a clip, by modality. Errors: see `check_arrays`."""
-    check_public(shared, public_rules(study))
+    check_public(without_attackers(shared), public_rules(study))
     readers: dict[Modality, Callable[[Clip], Array | None]] = {
         "voice": _read_voice,
         "face": lambda clip: _read_face(clip, study.face.fps),

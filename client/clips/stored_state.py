@@ -29,8 +29,8 @@ from moretta.shared.release import open_release
 from moretta.shared.release.release_format import CLIPS_FILE, CODEBOOK_FILE, STATEMENT_FILE
 from moretta.shared.study.schema import Study
 
-What = Literal["release", "code", "voice", "face", "fusion", "counts"]
-"""A release, an update of the code or of a model, or counts of the evaluation."""
+What = Literal["release", "code", "voice", "face", "fusion", "counts", "scores"]
+"""A release, an update of the code or of a model, counts of the evaluation, or scores of an attack on originals."""
 Line = dict[str, Any]
 _REMOVED = "removed"
 _log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def remove_stored(settings: SiteSettings, study: str, why: str) -> None:
     _append(_record(settings, study), {"what": _REMOVED, "why": why})
     folder = settings.releases / study[:16]
     (folder / STATEMENT_FILE).unlink(missing_ok=True)  # from here on it cannot be opened
-    for each in (folder, settings.updates / study[:16], settings.audits / study[:16]):
+    for each in (folder, settings.updates / study[:16], settings.audits / study[:16], settings.attacks / study[:16]):
         shutil.rmtree(each, ignore_errors=True)
     for kind in ("voice", "face", "fusion"):  # sessions of secure aggregation, but not which rounds were unmasked
         (settings.home / "secure" / study[:16] / f"{kind}.json").unlink(missing_ok=True)
@@ -112,7 +112,7 @@ def note_sent(settings: SiteSettings, study: Study, what: What, *, run: int, rou
     key, names = settings.pseudonyms(), settings.names(study)
     provenances = stored_provenances(settings, study.digest()).values()
     people = {n: key.speaker(n) for provenance in provenances if provenance is not None for n in provenance.speakers}
-    if what not in ("release", "code"):
+    if what not in ("release", "code", "scores"):
         tested = held_out(settings, study)
         people = {n: pseudonym for n, pseudonym in people.items() if (pseudonym in tested) == (what == "counts")}
     line = {

@@ -23,6 +23,7 @@ _SENT = {
     "face": "updates of the face model",
     "fusion": "updates of the fusion",
     "counts": "counts of the evaluation",
+    "scores": "scores of attacks on the originals",
 }
 
 

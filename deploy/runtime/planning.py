@@ -39,10 +39,11 @@ def name_problems(study: Study) -> Iterator[StudyError]:
     """Everything that `check_names` refuses."""
     from moretta.server.aggregation.strategies import make_strategy
     from moretta.shared.audit.attackers import attacker_names
+    from moretta.shared.audit.site_attacks import sendable
 
-    def wrong_attackers(found: str, known: list[str]) -> StudyError:
+    def wrong_attackers(found: str, known: list[str], key: str = "attackers") -> StudyError:
         expected = f"one or more of: {', '.join(known)}"
-        return StudyError(f"audit.attackers names {found}", expected=expected, fix="correct [audit]")
+        return StudyError(f"audit.{key} names {found}", expected=expected, fix="correct [audit]")
 
     def refusal(check: Callable[[], object]) -> Iterator[StudyError]:
         try:
@@ -58,6 +59,10 @@ def name_problems(study: Study) -> Iterator[StudyError]:
     yield from refusal(partial(make_strategy, study.train.strategy, dict(study.train.strategy_options)))
     if unknown := [name for name in study.audit.attackers if name not in attacker_names()]:
         yield wrong_attackers(", ".join(unknown), attacker_names())
+    unknown = [name for name in study.audit.at_sites if name not in attacker_names()]
+    yield from [wrong_attackers(", ".join(unknown), attacker_names(), "at_sites")] if unknown else ()
+    for name in study.audit.at_sites if not unknown else ():
+        yield from refusal(partial(sendable, name))
     yield from refusal(partial(check_limits, study))
     if study.audit.attackers and (study.gate.max_top1 is not None or study.gate.min_eer is not None):
         for modality in study.modalities:

@@ -22,6 +22,7 @@ from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.home import FINDINGS_FOLDER, ServerHome, running_server
 from moretta.server.stages.lifecycle import announce_attempt, newest_attempt, working_pid, write_outcome
 from moretta.server.stages.state import RESUME_FILE
+from moretta.shared.audit.site_attacks import check_trainable
 from moretta.shared.core.device import resolve_device
 from moretta.shared.core.errors import ExitCode, HomeError, StudyError
 from moretta.shared.core.printable import use_run_id
@@ -78,6 +79,7 @@ def plan_deployment(
             fix="let more sites join (`moretta server token`), or lower min_sites",
         )
     check_limits(study, sites=len(taking_part))
+    check_trainable(study)
     return DeploymentPlan(
         corpus_name=corpus_name or CORPUS_NAME,
         synthetic=False,

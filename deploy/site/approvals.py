@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from moretta.client.offers import Offer, Offers
+from moretta.client.policy import Policy
 from moretta.client.site_home import SiteHome
 from moretta.shared.core.errors import HomeError
 from moretta.shared.core.printable import printable
 from moretta.shared.release.anonymizer import anonymizer_of
+from moretta.shared.study.schema import Study
 
 _VERDICTS = {
     "equal": "made here again: equal",
@@ -50,6 +52,7 @@ def offer_facts(home: SiteHome, offer: Offer) -> dict[str, Any]:
         names = {*before.facts, *offer.facts}
         facts["changed_keys"] = _changed_keys(old, new)
         facts["changed_arrays"] = sorted(n for n in names if before.facts.get(n) != offer.facts.get(n))
+    facts["attacks_at_sites"] = attack_lines(offer.study, Policy.load(home.policy_file))
     for modality in offer.study.modalities:
         strength = anonymizer_of(offer.study, modality).public_strength(offer.study, offer.arrays())
         facts |= {name: round(value, 4) for name, value in strength.items()}
@@ -67,11 +70,25 @@ def offer_lines(facts: dict[str, Any]) -> list[str]:
         if names:
             shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
             lines.append(f"  {shown}: {text}")
+    lines += [f"  {line}" for line in facts["attacks_at_sites"]]
     if "face_error" in facts:
         error = facts["face_error"]
         lines.append(f"  the autoencoder gives public faces back with an error of {error}: 0 hides nothing")
     lines.append(f"  all arrays together: {facts['arrays_digest']}")
     return [printable(line) for line in lines]
+
+
+def attack_lines(study: Study, policy: Policy) -> list[str]:
+    """What a study requests of the site's own originals, and whether the policy lets it; empty if nothing."""
+    if not study.audit.at_sites:
+        return []
+    allowed = "allows" if policy.allow_attacks else "refuses"
+    return [
+        f"requests that this site attacks its own originals with {', '.join(study.audit.at_sites)}",
+        f"at most {policy.max_attack_scores} rounded scores would leave, without names of clips or people",
+        "no epsilon covers them; the ledger counts them",
+        f"your policy {allowed} this part (allow_attacks); the rest of the study does not depend on it",
+    ]
 
 
 def _changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:

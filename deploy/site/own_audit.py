@@ -16,6 +16,7 @@ from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
+from moretta.client.clips.originals import released_key
 from moretta.client.clips.provenance import Provenance, find_changes
 from moretta.client.clips.site_clips import site_corpus
 from moretta.client.settings import SiteSettings
@@ -23,7 +24,7 @@ from moretta.client.site_home import REVIEW_PREFIX
 from moretta.deploy.runtime.audit_sets import Audited, Sets, audit_sets
 from moretta.deploy.runtime.run_folder import Notify, prepare_output
 from moretta.deploy.site.review import Arrays, Review, make_review
-from moretta.deploy.site.review_choice import released_key, sets_of
+from moretta.deploy.site.review_choice import sets_of
 from moretta.shared.audit.result import strongest
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.labels import SpeakerId
@@ -147,7 +148,7 @@ def _as_it_left(settings: SiteSettings, study: Study) -> Review | None:
 
 def _people(found: Audited, made: Review) -> Iterator[Person]:
     """How often each person is recognized by the strongest attacker of a modality."""
-    key = released_key(made)
+    key = released_key(made.settings, made.study, made.release)
     speakers = {key.speaker(clip.speaker): clip.speaker for clip in made.originals.values()}
     rows = [row for row in found.rows if row.metric == "top1" and row.pooled == 1 and not row.is_anchor]
     people: list[Person] = []

@@ -31,6 +31,7 @@ from moretta.client.transport.identity import Identity
 from moretta.deploy.runtime.anonymize_folder import write_media
 from moretta.deploy.runtime.planning import check_names, without_missing
 from moretta.deploy.runtime.run_folder import Notify, prepare_folder
+from moretta.deploy.site.approvals import attack_lines
 from moretta.deploy.site.review_media import data_address, original_pictures, original_sound, pictures, png, wav
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import HomeError
@@ -184,6 +185,7 @@ def _page(review: Review, media: Path, count: int) -> str:
             emotions=Counter(str(clip.emotion) for clip in clips),
             line=json.dumps(clips[0].model_dump(mode="json"), indent=1) if clips else "",
             policy=review.policy.model_dump(),
+            attacks=attack_lines(review.study, review.policy),
             clips=[_before_and_after(review, clip, media) for clip in _chosen(clips, count)],
         )
     )

@@ -9,17 +9,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from moretta.client.clips.approved_clips import list_folder
+from moretta.client.clips.originals import original_and_released
 from moretta.client.clips.provenance import Provenance
 from moretta.client.clips.site_clips import labelled_corpus
 from moretta.client.offers import Decision, Offer, Offers
 from moretta.client.settings import SiteSettings
 from moretta.deploy.site.review import Review
-from moretta.shared.audit.arrays import VideoFaces
 from moretta.shared.audit.clip_risk import ClipRisks, clip_risks
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.core.errors import CorpusError, StudyError
 from moretta.shared.core.labels import SpeakerId, in_order
-from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.workers import Progress
 from moretta.shared.data.clips import Clip, Corpus
 from moretta.shared.data.recordings import picture_seconds, sound_seconds
@@ -159,21 +158,8 @@ class Choice:
 
 def sets_of(review: Review) -> list[tuple[ClipSet, ClipSet]]:
     """Originals and what would be released, of each modality of which there is anything."""
-    study, key = review.study, released_key(review)
-    corpus = replace(review.corpus, clips=tuple(review.originals.values()))
-    sets = []
-    for modality in review.release.modalities:
-        released = ClipSet.from_releases([review.release], modality, classes=study.classes)
-        loader = VideoFaces(released.side(128), study.face.fps) if modality == "face" else None
-        original = ClipSet.from_corpus(corpus, modality, key, loader=loader, classes=study.classes)
-        sets.append((original, released))
-    return sets
-
-
-def released_key(review: Review) -> PseudonymKey:
-    """The key whose names its release has."""
-    names = review.settings.names(review.study)
-    return names.key if names.study is None else names.key.in_study(review.release.statement.study)
+    clips = tuple(review.originals.values())
+    return list(original_and_released(review.settings, review.study, review.release, review.corpus, clips))
 
 
 def people_of(rows: Sequence[SiteClip]) -> dict[SpeakerId, list[SiteClip]]:

@@ -14,6 +14,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from moretta.server.stages.run import Arrays, Attacks, AuditLimits, Releases, RunContext
+from moretta.server.stages.site_attacks import site_rows
 from moretta.shared.audit.arrays import VideoFaces
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.inference import trained_models
@@ -70,6 +71,7 @@ def audit(
         scores = context.folder / "server" / "scores"
         options_here = options | {"units_dir": units, "scores_dir": scores}
         sets = {m: _attack_identity(context, releases, m, found, options_here) for m in attacked}
+        found.identity += site_rows(context, releases)
         collect_scores(scores, context.folder / SCORES_FILE, {r.attacker for r in found.identity})
         shutil.rmtree(scores, ignore_errors=True)
         if study.audit.inference:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from moretta.shared.models.emotion import EmotionModel
 
 PROGRESS_FILE = "progress.jsonl"
+SITE_SCORES = Path("server") / "site-scores"
+"""Folder of the scores that sites have counted on their originals, one file a site."""
 MEMORY_FILE = ".peak-memory"
 """Peak memory of all the run's processes so far, in bytes, kept up to date by the process that watches them."""
 Arrays = dict[str, Array]

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from moretta.server.stages.lifecycle import working_pid
+from moretta.server.stages.run import SITE_SCORES
 from moretta.server.stages.state import RESUME_FILE, STATE_FILE
 from moretta.shared.audit.report.report_file import REPORT_JSON, load_report, write_report
 from moretta.shared.audit.score_files import SCORES_FILE
@@ -71,6 +72,7 @@ def forget_person(folder: Path, site: str, speaker: str, *, models: bool = False
         note = _Note(int(time.time()), site, speaker, len(theirs))
         write_atomic(notes, "".join(lines) + json.dumps(asdict(note)) + "\n")
     _shrink(release, speaker)
+    (folder / SITE_SCORES / f"{site}.json").unlink(missing_ok=True)
     for path in (folder / "server" / "updates").glob(f"*/{site}.safetensors"):
         path.unlink()
     for made in ("embeddings", "attacks"):  # the second where an audit was interrupted

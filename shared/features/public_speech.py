@@ -20,8 +20,9 @@ from moretta.shared.core.labels import EMOTIONS, in_order
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.features.mfcc import COEFFICIENTS, Audio, Frames, check_samples, mfcc_batch
 from moretta.shared.features.voice_forms import fit_codebook
-from moretta.shared.study.options import Options, StudyPath
+from moretta.shared.study.options import Options
 from moretta.shared.study.public_arrays import LEAST_SPREAD, PUBLIC_SEED, Rule, Rules, named
+from moretta.shared.study.sections import StudyPath
 
 Vector = npt.NDArray[np.float32]
 

@@ -28,10 +28,11 @@ from moretta.shared.messages.message import (
     Word,
     read,
 )
+from moretta.shared.messages.wire import LEVELS, MAX_TRIALS
 from moretta.shared.models.reliability import BINS
 from moretta.shared.privacy.site_updates import MAX_SITES
 from moretta.shared.release.release_format import MAX_FILES, MAX_SHARD_BYTES, ReleaseStatement
-from moretta.shared.study.sections import ModelKind
+from moretta.shared.study.sections import AttackerName, ModelKind
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -201,6 +202,25 @@ class Evaluated(Message):
     reliability: Annotated[dict[Literal["voice", "face", "fused", "learned"], _Bins], Field(max_length=4)]
 
 
+class AttackWanted(OfStudy):
+    """Requests an attack on originals, by what was approved with the study. It carries no array."""
+
+    attacker: AttackerName
+    approval: Sha256
+
+
+_Scores = Annotated[tuple[Annotated[int, Field(ge=0, le=MAX_TRIALS)], ...], Field(min_length=LEVELS, max_length=LEVELS)]
+
+
+class Attacked(Message):
+    """How many mated, and how many non-mated, comparisons have each score, from the least on."""
+
+    site: Name
+    speakers: Count
+    unprotected: tuple[_Scores, _Scores]
+    ignorant: tuple[_Scores, _Scores]
+
+
 class OfSession(OfStudy):
     """A step of secure aggregation."""
 
@@ -250,6 +270,7 @@ _CALLS: dict[str, tuple[type[Message], type[Message]]] = {
     wire.FETCH: (PartsWanted, Fetched),
     **dict.fromkeys(wire.TRAIN.values(), (TrainingWanted, Update)),
     wire.EVALUATE: (EvaluationWanted, Evaluated),
+    wire.ATTACK: (AttackWanted, Attacked),
     wire.SECURE_KEYS: (KeysWanted, PublicKeys),
     wire.SECURE_SHARES: (SharesWanted, Shares),
     wire.SECURE_UNMASK: (UnmaskingWanted, Shares),

@@ -28,6 +28,7 @@ RELEASE = "query.release"
 FETCH = "query.fetch"
 TRAIN: dict[ModelKind, str] = {"voice": "train.voice", "face": "train.face", "fusion": "train.fusion"}
 EVALUATE = "evaluate.emotion"
+ATTACK = "query.attack"
 SECURE_KEYS, SECURE_SHARES, SECURE_UNMASK = "query.secure_keys", "query.secure_shares", "query.secure_unmask"
 """Before and after the training of a round under secure aggregation."""
 
@@ -39,6 +40,8 @@ MAX_ARRAYS = 4096
 """Arrays under one name."""
 _ARRAY_KEYS = frozenset({ARRAYS, *(f"{ARRAYS}-{kind}" for kind in TRAIN)})
 _STYPE = "numpy.ndarray"
+LEVELS, MAX_TRIALS = 101, 200
+"""Of an attack at a site: scores are rounded to so many steps from -1 to 1; comparisons of one kind, at most."""
 CHUNK_BYTES = 8 * 2**20
 """Most bytes of a release that one message carries."""
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
-from pydantic import AfterValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.plugins import Registry
@@ -19,15 +19,6 @@ from moretta.shared.core.terms import Modality
 from moretta.shared.study.sections import Fraction, Positive, Section
 
 _log = logging.getLogger(__name__)
-
-
-def _anchored(path: Path, info: ValidationInfo) -> Path:
-    folder = (info.context or {}).get("folder")
-    return path if folder is None else (Path(folder) / path).resolve()
-
-
-StudyPath = Annotated[Path, AfterValidator(_anchored)]
-"""A path in a study file. It is relative to the file, and made absolute when the file is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,8 @@ PUBLIC_SEED = 1
 LEAST_SPREAD = 0.5e-3
 """Of what is divided by: public deviations are 1e-3 at least, as float32."""
 MAX_VALUES = 2**28
+OF_ATTACKER = "attacker/"
+"""Begins the names of arrays that an attacker has learned; no anonymizer takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ def check_public(arrays: Mapping[str, Array], rules: Rules) -> None:
             fix="let the coordinator send what the study's anonymizers declare",
         )
     named(arrays, rules)
+
+
+def without_attackers(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Those of the anonymizers."""
+    return {name: array for name, array in arrays.items() if not name.startswith(OF_ATTACKER)}
 
 
 def taken(arrays: Mapping[str, Array], rules: Rules) -> list[Array]:

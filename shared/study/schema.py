@@ -115,11 +115,13 @@ class Study(Section):
     @property
     def paths(self) -> dict[str, Path]:
         """Files and folders that the study names, by key: they are on the coordinator's machine."""
-        return {
+        found = {
             f"{modality}.options.{key}": path
             for modality in MODALITIES
             for key, path in self.section(modality).options.paths().items()
         }
+        people = self.audit.at_sites_public
+        return found if people is None else {**found, "audit.at_sites_public": people}
 
     def for_sites(self) -> dict[str, Any]:
         """The study as sites get it, plain: without the coordinator's files and devices."""
@@ -132,6 +134,8 @@ class Study(Section):
             for modality in MODALITIES
             if (section := self.section(modality)).options.paths()
         }
+        if self.audit.at_sites_public is not None:
+            sections["audit"] = self.audit.model_copy(update={"at_sites_public": None})
         return self.model_copy(update=sections)
 
     def section(self, modality: Modality) -> VoiceSection | FaceSection:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from moretta.shared.core.device import DeviceName
 from moretta.shared.core.errors import StudyError
@@ -17,6 +18,7 @@ Delta = Annotated[float, Field(ge=1e-15, lt=0.1)]
 """Both as far as the bounds of `shared/privacy` hold in float64: beyond, rounding could state less than is true."""
 Computable = Annotated[float, Field(ge=1e-6, le=1e6)]
 """What gradients are cut to and multiplied by: below and above, float32 cannot hold what comes of it."""
+AttackerName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+._-]{0,63}$")]
 Accountant = Literal["rdp", "prv"]
 RequestStage = Literal["release", "train", "evaluate"]
 """The stages that send requests to sites."""
@@ -35,6 +37,15 @@ AVERAGING = ("FedAvg", "FedAvgM", "FedProx", "FedAdagrad", "FedAdam", "FedYogi")
 
 Text = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z' ,.?!-]{0,199}$")]
 """One sentence of American English."""
+
+
+def _anchored(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder")
+    return path if folder is None else (Path(folder) / path).resolve()
+
+
+StudyPath = Annotated[Path, AfterValidator(_anchored)]
+"""A path in a study file. It is relative to the file, and made absolute when the file is read."""
 
 
 class Section(BaseModel):
@@ -192,6 +203,10 @@ class AuditSection(Section):
     sentences: Annotated[dict[Code, Text], Field(max_length=1_000)] = Field(default_factory=dict)
     """What is said, by the code of the sentence: for the words that are still recognised. Empty for CREMA-D's and
     RAVDESS's own codes."""
+    at_sites: Annotated[tuple[AttackerName, ...], Field(max_length=8)] = ()
+    """Attackers that real sites run on their own originals, if their policy lets them; only counts of scores leave."""
+    at_sites_public: StudyPath | None = None
+    """The coordinator's folder of clips of public people, on which those of `at_sites` that learn are trained."""
 
 
 class RunSection(Section):

@@ -6,7 +6,7 @@ Embeddings of encoders used as they are are computed once a clip, shared by all 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -215,6 +215,8 @@ class WithinClassEmbedder(Embedder):
     """Principal components that vectors are reduced to, at most; None keeps them as they are."""
     scaled: ClassVar[bool] = False
     """Whether vectors are standardised before they are reduced."""
+    learns_features: ClassVar[bool] = False
+    """Whether the features themselves depend on clips."""
 
     def fit(self, clips: ClipSet, *, seed: int) -> None:
         """Learn from other speakers' clips."""
@@ -224,6 +226,7 @@ class WithinClassEmbedder(Embedder):
 
         self._vectors = type(self).features(clips, seed)
         x, y = self._vectors(clips), clips.labels
+        self._middle = np.asarray(x.mean(axis=0), np.float64)
         steps: list[tuple[str, Any]] = [("scale", StandardScaler())] if self.scaled else []
         if self.components is not None:
             steps.append(("reduce", PCA(min(self.components, len(x) - 1, x.shape[1]), svd_solver="full")))
@@ -234,6 +237,19 @@ class WithinClassEmbedder(Embedder):
     def embed(self, clips: ClipSet) -> Float32:
         """[clips, dimensions]."""
         return self._whiten(self._reduce(self._vectors(clips)))
+
+    def learned(self) -> dict[str, Float32]:
+        """All that it has learned, where its features learn nothing: `middle` [d] of the clips, `map` [d, k]."""
+        steps = self._middle + np.vstack([np.zeros_like(self._middle), np.eye(len(self._middle))])
+        found = np.asarray(self._whiten(self._reduce(steps)), np.float64)
+        return {"middle": self._middle.astype(np.float32), "map": (found[1:] - found[0]).astype(np.float32)}
+
+    def take(self, learned: Mapping[str, Array]) -> None:
+        """Stand where `fit` would have led another one that has `learned` this."""
+        middle, matrix = (np.asarray(learned[name], np.float64) for name in ("middle", "map"))
+        self._vectors = lambda clips: type(self).features(clips, 0)(clips)
+        self._reduce = lambda x: np.asarray(x, np.float64) - middle
+        self._whiten = lambda x: np.asarray(x @ matrix, np.float32)
 
 
 class HeadOn(WithinClassEmbedder):
@@ -255,7 +271,14 @@ _row = partial(attacker_row, family=WithinClassEmbedder)
 _row("voice-wccn", modality="voice", features=staticmethod(plain(voice_statistics)))
 _row("face-wccn", modality="face", features=staticmethod(plain(face_picture)), components=150)
 # How the face moves is a biometric that a release without any likeness may still carry.
-_row("face-motion-wccn", modality="face", features=staticmethod(motion), components=100, scaled=True)
+_row(
+    "face-motion-wccn",
+    modality="face",
+    features=staticmethod(motion),
+    components=100,
+    scaled=True,
+    learns_features=True,
+)
 for _encoder in (*SPEAKER_ENCODERS, *FACE_ENCODERS):
     _settings = {"network": _encoder, "version": _encoder.version, "max_unprotected_eer": _encoder.threshold}
     attacker_row(_encoder.name, PretrainedAttacker, modality=_encoder.modality, kind="pretrained", **_settings)

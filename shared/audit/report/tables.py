@@ -132,7 +132,8 @@ def _scenario_tables(results: Sequence[Result]) -> list[Content]:
                 cells = [mine.get((attacker, metric)) for metric in metrics]
                 there = [r for r in cells if r is not None]
                 why = "; ".join(dict.fromkeys(r.reason for r in there if r.invalid and r.reason))
-                lines.append({"cells": cells, "results": there, "reason": why})
+                note = "; ".join(dict.fromkeys(r.note for r in there if r.note))
+                lines.append({"cells": cells, "results": there, "reason": why, "note": note})
             meaning = wording.SCENARIOS.get(scenario, "") if start == 0 else ""
             tables.append({"scenario": scenario, "meaning": meaning, "metrics": metrics, "lines": lines})
     return tables

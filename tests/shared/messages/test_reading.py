@@ -51,6 +51,8 @@ VALUES: dict[str, dict[str, Any]] = {
     "PartsWanted": {"study": STUDY, "parts": [["clips.jsonl", 0, 3]]},
     "TrainingWanted": {"study": STUDY, "server-round": 1},
     "EvaluationWanted": {"study": STUDY},
+    "AttackWanted": {"study": STUDY, "attacker": "campplus", "approval": "0" * 64},
+    "Attacked": {"speakers": 3, "unprotected": [[1] * 101] * 2, "ignorant": [[1] * 101] * 2},
     "KeysWanted": {"study": STUDY, "session": "s", "modality": "voice", "round": 1},
     "SharesWanted": {"study": STUDY, "session": "s", "modality": "voice", "keys": {"a": ["00", "01"]}},
     "UnmaskingWanted": {"study": STUDY, "session": "s", "modality": "voice", "survivors": ["a"]},

@@ -56,22 +56,23 @@ class EmotionLabeler:
         scores = np.asarray(places, np.float64) @ self.weights.astype(np.float64) + self.bias
         return np.asarray(np.argmax(scores, axis=1), np.int32)
 
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def to_arrays(self, names: tuple[str, ...] = ARRAYS) -> dict[str, npt.NDArray[Any]]:
         """As the coordinator sends it."""
-        return dict(zip(ARRAYS, (self.spread, self.weights, self.bias), strict=True))
+        return dict(zip(names, (self.spread, self.weights, self.bias), strict=True))
 
     @classmethod
-    def rules(cls) -> Rules:
-        """What each array may be."""
-        width = len(MEASUREMENTS)
+    def rules(cls, names: tuple[str, ...] = ARRAYS, width: int = len(MEASUREMENTS)) -> Rules:
+        """What each array may be, for so many measurements of a clip."""
         spread = Rule((width,), _LARGEST_WEIGHT, LEAST_SPREAD)
         rules = (spread, Rule((width, LABELS), _LARGEST_WEIGHT), Rule((LABELS,), -_NEVER))
-        return dict(zip(ARRAYS, rules, strict=True))
+        return dict(zip(names, rules, strict=True))
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def from_arrays(
+        cls, arrays: Mapping[str, npt.NDArray[Any]], names: tuple[str, ...] = ARRAYS, width: int = len(MEASUREMENTS)
+    ) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
-        return cls(*taken(arrays, cls.rules()))
+        return cls(*taken(arrays, cls.rules(names, width)))
 
     @classmethod
     def learn(cls, places: npt.NDArray[Any], emotions: npt.NDArray[np.int64], spread: Matrix) -> Self:
@@ -130,7 +131,7 @@ def leave_one_speaker_out(clips: Labelled, spread: Matrix) -> dict[Speaker, Emot
         raise StudyError(
             f"emotion labels to be trained on {len(speakers)} people at this site",
             expected=f"at least {FEWEST_SPEAKERS}: a speaker's own clips have no part in that speaker's labels",
-            fix='set `labels_from = "public"` in [voice.options], or bring more people',
+            fix='set `labels_from = "public"` in the options of the anonymizer, or bring more people',
         )
     groups = min(_GROUPS, len(speakers))
     for first in range(groups):

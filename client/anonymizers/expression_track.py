@@ -9,10 +9,11 @@ also be released themselves, as a sequence of codes.
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 from pydantic import Field
@@ -25,6 +26,7 @@ from moretta.shared.models.head.expression import CHANNELS
 from moretta.shared.models.head.portrait import Portrait, PublicPerson
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import Array, Speaker, anonymizer
+from moretta.shared.study.options import Options
 from moretta.shared.study.schema import Study
 
 RELEASED = (
@@ -44,8 +46,8 @@ NoiseSize = Annotated[float, Field(ge=0, le=100)]
 _Measured = tuple[Measures, CroppedClip]
 
 
-class TrackOptions(FaceOptions):
-    """What a study chooses: noise on numbers that vary by about 1 within a speaker."""
+class MeasuredOptions(FaceOptions):
+    """What a study chooses where faces are measured, brought to a scale, and drawn: noise on normal values."""
 
     preset: Literal["exact", "small"] = "exact"
     """As for any face anonymizer; nothing but drawing and storage grows with the size."""
@@ -57,69 +59,46 @@ class TrackOptions(FaceOptions):
     """Whose face everybody wears."""
 
 
-@anonymizer("expression-track", modality="face", version="1")
-class ExpressionTrack(FaceAnonymizer):
-    """Measures each frame, brings each speaker's measures to one scale, and draws them as the same public person.
+class MeasuredFace(FaceAnonymizer):
+    """Measures each frame, brings each speaker's measures to one scale, adds noise, and draws them.
 
     Args:
         cropper: its side is what is measured, not what is released.
         options: what the study chooses.
         fps: frames per second of the clips.
-        public: the distribution that everybody's measures are brought to; default the shipped one.
+        public: the distribution that everybody's measures are brought to.
         form: the pictures, or the numbers that they are drawn from.
     """
 
-    Options = TrackOptions
+    Options: ClassVar[type[Options]] = MeasuredOptions
     forms = ("frames", "code-sequence")
     uses_noise = True
-    note = (
-        "no formal guarantee: no pixel of the person is released, but how the face moves is, and a way of moving can "
-        "identify people, the more so the more clips are known to be one person's; noise on each clip was chosen by "
-        "attack, not by proof; of a person with one or two clips part of the usual look is released too"
-    )
 
     def __init__(
-        self,
-        cropper: FaceCropper,
-        options: TrackOptions,
-        *,
-        fps: float,
-        public: PublicMeasures | None = None,
-        form: str = "frames",
+        self, cropper: FaceCropper, options: MeasuredOptions, *, fps: float, public: PublicMeasures, form: str
     ) -> None:
-        from moretta.shared.features.face_track import public_tracks, shipped_reader
-
         super().__init__(cropper)
-        self.form, tracks = form, public_tracks()
-        self._public, self._options, self._fps = public or tracks.only(_COLUMNS), options, fps
-        self._at_rest = np.median(tracks.quantiles, axis=0)
-        self._read, self._portrait = shipped_reader(), Portrait(options.side, options.person)
+        self.form, self._public, self._options, self._fps = form, public, options, fps
         self._scales: dict[Speaker, SpeakerScale] = {}
         self._fewest_clips = 0
         self._remembered: dict[bytes, _Measured] = {}
 
-    @classmethod
-    def from_study(cls, study: Study, public: Mapping[str, Array]) -> Self:  # noqa: ARG003 - all is in the package
-        """Pictures of the size, and noise as the study says."""
-        from moretta.shared.features.face_track import CROP_SIDE
-
-        options = TrackOptions.of(study.face.options)
-        return cls(FaceCropper(CROP_SIDE), options, fps=study.face.fps, form=study.face.form)
-
+    @abstractmethod
     def measured(self, pictures: Pictures) -> Measures:
-        """[frames, side, side, 3] -> the released channels of the crops' track, [frames, dimensions]."""
-        return self._read(pictures)[:, _COLUMNS]
+        """Crops [frames, side, side, 3] of a clip -> measures [frames, dimensions]."""
 
+    @abstractmethod
     def drawn(self, normal: Measures) -> Pictures:
-        """Normal values of a clip, [frames, dimensions], as the public head shows them."""
-        tracks = np.tile(self._at_rest, (len(normal), 1))
-        tracks[:, _COLUMNS] = self._public.values(normal)
-        return np.stack([self._portrait(values) for values in tracks])
+        """What is released of normal values of a clip, [frames, dimensions], as pictures."""
+
+    def normal(self, measures: Measures, speaker: Speaker) -> Measures:
+        """Measures of a clip of a speaker whom `fit` measured, on the scale that everybody shares."""
+        return self._scales[speaker](measures)
 
     @classmethod
     def strength(cls, study: Study) -> dict[str, float]:
         """The smaller of both noises."""
-        options = TrackOptions.of(study.face.options)
+        options = cast(MeasuredOptions, cls.Options.of(study.face.options))
         return {"face_noise": min(options.clip_noise, options.frame_noise)}
 
     def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:
@@ -149,14 +128,14 @@ class ExpressionTrack(FaceAnonymizer):
         if speaker not in self._scales:
             found = "a clip of a person of whom no clip was measured"
             raise ClipError("unknown-speaker", found, expected="`fit` with clips of everybody first")
-        normal = smoothed(self._scales[speaker](measured[0]), self._fps)
+        normal = smoothed(self.normal(measured[0], speaker), self._fps)
         noisy = normal + noise.normal(self._options.clip_noise, normal.shape[1:])
         noisy += self._options.frame_noise * slow_noise(noise, normal.shape, self._fps)
         released = np.clip(noisy, -WIDEST, WIDEST)
         return self.drawn(released) if self.form == "frames" else released.astype(np.float32), measured[1]
 
     def parameters(self) -> dict[str, Any]:
-        """The scale, the noise, the fewest clips of a speaker, the channels and the head."""
+        """The scale, the noise, the fewest clips of a speaker, and whose face is drawn."""
         return {
             **super().parameters(),
             "public_clips": PUBLIC_CLIPS,
@@ -164,9 +143,7 @@ class ExpressionTrack(FaceAnonymizer):
             "frame_noise": self._options.frame_noise,
             "smoothing_seconds": SMOOTHING_SECONDS,
             "fewest_clips": self._fewest_clips,
-            "channels": list(RELEASED),
             "public_person": self._options.person,
-            "side": self._portrait.side,
         }
 
     def _measure(self, frames: Array) -> _Measured | None:
@@ -179,6 +156,68 @@ class ExpressionTrack(FaceAnonymizer):
         if not np.isfinite(measures).all():
             raise ClipError("check-failed", "measures of a face that are not finite")
         return measures, replace(found, pictures=np.zeros((0, 0, 0, 3), np.uint8))
+
+
+class TrackOptions(MeasuredOptions):
+    """What a study chooses: noise on numbers that vary by about 1 within a speaker."""
+
+
+@anonymizer("expression-track", modality="face", version="1")
+class ExpressionTrack(MeasuredFace):
+    """Measures expression, and draws it as the same public person.
+
+    Args:
+        cropper: its side is what is measured, not what is released.
+        options: what the study chooses.
+        fps: frames per second of the clips.
+        public: the distribution that everybody's measures are brought to; default the shipped one.
+        form: the pictures, or the numbers that they are drawn from.
+    """
+
+    Options = TrackOptions
+    note = (
+        "no formal guarantee: no pixel of the person is released, but how the face moves is, and a way of moving can "
+        "identify people, the more so the more clips are known to be one person's; noise on each clip was chosen by "
+        "attack, not by proof; of a person with one or two clips part of the usual look is released too"
+    )
+
+    def __init__(
+        self,
+        cropper: FaceCropper,
+        options: TrackOptions,
+        *,
+        fps: float,
+        public: PublicMeasures | None = None,
+        form: str = "frames",
+    ) -> None:
+        from moretta.shared.features.face_track import public_tracks, shipped_reader
+
+        tracks = public_tracks()
+        super().__init__(cropper, options, fps=fps, public=public or tracks.only(_COLUMNS), form=form)
+        self._at_rest = np.median(tracks.quantiles, axis=0)
+        self._read, self._portrait = shipped_reader(), Portrait(options.side, options.person)
+
+    @classmethod
+    def from_study(cls, study: Study, public: Mapping[str, Array]) -> Self:  # noqa: ARG003 - all is in the package
+        """Pictures of the size, and noise as the study says."""
+        from moretta.shared.features.face_track import CROP_SIDE
+
+        options = TrackOptions.of(study.face.options)
+        return cls(FaceCropper(CROP_SIDE), options, fps=study.face.fps, form=study.face.form)
+
+    def measured(self, pictures: Pictures) -> Measures:
+        """[frames, side, side, 3] -> the released channels of the crops' track, [frames, dimensions]."""
+        return self._read(pictures)[:, _COLUMNS]
+
+    def drawn(self, normal: Measures) -> Pictures:
+        """Normal values of a clip, [frames, dimensions], as the public head shows them."""
+        tracks = np.tile(self._at_rest, (len(normal), 1))
+        tracks[:, _COLUMNS] = self._public.values(normal)
+        return np.stack([self._portrait(values) for values in tracks])
+
+    def parameters(self) -> dict[str, Any]:
+        """Besides, the channels, and the size of the head's pictures."""
+        return {**super().parameters(), "channels": list(RELEASED), "side": self._portrait.side}
 
 
 def smoothed(values: Measures, fps: float) -> Measures:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Generic, Self, TypeVar, cast
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.core.terms import CODEBOOK_FORMS, PrivacyStatement, PrivacyUnit
+from moretta.client.anonymizers.planned_losses import OptionsT, PlannedAnonymizer
+from moretta.shared.core.terms import CODEBOOK_FORMS, PrivacyStatement
 from moretta.shared.features.mfcc import MELS, Audio, Frames, check_samples, mfcc
 from moretta.shared.features.public_speech import MfccOptions, PublicVoice
 from moretta.shared.features.voice_forms import as_waveform
@@ -22,7 +23,6 @@ from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import (
     LEDGER_UNITS,
     UNITS,
-    Anonymizer,
     Array,
     Arrays,
     Losses,
@@ -31,7 +31,6 @@ from moretta.shared.release.anonymizer import (
     Speaker,
     anonymizer,
 )
-from moretta.shared.study.options import Options
 from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
 
@@ -46,7 +45,6 @@ _MAX_POLE_RADIUS = 0.995  # rounding can push a pole of pure tones onto the unit
 _WHITE_NOISE = 1e-9  # relative; keeps the normal equations of silence and pure tones solvable
 
 Floats = npt.NDArray[np.float64]
-OptionsT = TypeVar("OptionsT", bound=Options)
 
 
 def usable(clips: Iterable[tuple[Speaker, Array]]) -> Iterator[tuple[Speaker, Audio]]:
@@ -63,42 +61,8 @@ NOTHING: Losses = dict.fromkeys(LEDGER_UNITS, ())
 """What no clip loses."""
 
 
-class VoiceAnonymizer(Anonymizer, Generic[OptionsT]):
-    """A voice anonymizer whose losses follow from its options and the sizes of clips alone."""
-
-    mechanism: ClassVar[str]
-    delta: float = 0.0
-
-    def __init__(self, options: OptionsT, form: str) -> None:
-        self._options, self.form = options, form
-
-    @classmethod
-    def options_of(cls, study: Study) -> OptionsT:
-        """The study's options of this anonymizer."""
-        return cast(OptionsT, cls.Options.of(study.voice.options))
-
-    @classmethod
-    @abstractmethod
-    def losses_of(cls, options: OptionsT, sizes: Sizes) -> Losses:
-        """Mechanisms of the clip and the speaker with the largest loss."""
-
-    def losses(self, sizes: Sizes) -> Losses:
-        """See `losses_of`: public arrays change nothing."""
-        return self.losses_of(self._options, sizes)
-
-    @classmethod
-    def planned_losses(cls, study: Study, sizes: Sizes) -> Losses:
-        """See `losses_of`."""
-        return cls.losses_of(cls.options_of(study), sizes)
-
-    def stated(self, sizes: Sizes, unit: PrivacyUnit, note: str, nominal: float | None = None) -> PrivacyStatement:
-        """The row of one unit; what hides a clip hides its frames and values."""
-        epsilons = [loss.epsilon(self.delta) for loss in self.losses(sizes)["speaker" if unit == "speaker" else "clip"]]
-        epsilon = None if None in epsilons else sum(each for each in epsilons if each is not None)
-        delta = 0.0 if epsilon is None else self.delta
-        return PrivacyStatement(
-            mechanism=self.mechanism, unit=unit, epsilon=epsilon, delta=delta, nominal=nominal, note=note
-        )
+class VoiceAnonymizer(PlannedAnonymizer[OptionsT]):
+    """A voice anonymizer of this kind."""
 
 
 class NoiselessVoice(VoiceAnonymizer[MfccOptions]):

@@ -14,7 +14,7 @@ import numpy as np
 
 from moretta.shared.core.array_types import Float32, UInt8
 from moretta.shared.features.face_detectors import FaceBox, YuNet
-from moretta.shared.features.faces import cut
+from moretta.shared.features.faces import FaceCropper, cut
 from moretta.shared.pretrained import cached, fetch_command
 from moretta.shared.pretrained.encoder import weights_path
 
@@ -71,13 +71,37 @@ class FaceMesh:
 
     def _inside(self, rgb: UInt8, square: FaceBox) -> Float32 | None:
         """The points in one square, in pixels of the picture; None where the network itself sees no face."""
-        crop = cut(rgb, square, SIDE).astype(np.float32) / 255  # [192, 192, 3]
-        self._net.setInput(cv2.dnn.blobFromImage(crop))
-        if float(np.ravel(self._net.forward(_PRESENCE))[0]) < 0:
+        inside = self.in_square(cut(rgb, square, SIDE))
+        if inside is None:
             return None
-        inside = np.asarray(self._net.forward(_PLACES), np.float32).reshape(-1, 3)[:, :2]
         corner = np.array([square.x, square.y], np.float32) - square.size / 2
         return np.asarray(corner + (inside + 0.5) * square.size / SIDE - 0.5, np.float32)
+
+    def in_square(self, crop: UInt8) -> Float32 | None:
+        """The points in a crop [192, 192, 3] that `cropper` made, in its pixels; None where there is no face."""
+        self._net.setInput(cv2.dnn.blobFromImage(crop.astype(np.float32) / 255))
+        if float(np.ravel(self._net.forward(_PRESENCE))[0]) < 0:
+            return None
+        return np.asarray(self._net.forward(_PLACES), np.float32).reshape(-1, 3)[:, :2]
+
+    def in_clip(self, crops: UInt8) -> Float32 | None:
+        """float32 [frames, 468, 2] of the crops of a clip. A frame without a face has the nearest frame's points; None
+        if no frame shows one."""
+        found = [self.in_square(crop) for crop in crops]
+        seen = [number for number, points in enumerate(found) if points is not None]
+        if not seen:
+            return None
+        nearest = (min(seen, key=lambda n: abs(n - number)) for number in range(len(found)))
+        return np.stack([points for n in nearest if (points := found[n]) is not None])
+
+    @staticmethod
+    def cropper() -> FaceCropper:
+        """What cuts the squares that the network reads. Raises AttackersError: the detector's weights are not there."""
+        return FaceCropper(SIDE, _WideYuNet(weights_path("yunet")))
+
+
+class _WideYuNet(YuNet):
+    MARGIN = _REACH
 
 
 def eye_distance(points: Float32) -> float:

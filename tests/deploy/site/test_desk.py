@@ -105,7 +105,9 @@ class Browser:
 @pytest.fixture
 def asked(tmp_path: Path, tiny_corpus: Path) -> RequestStage:
     home = enrolled(tmp_path / "site", tiny_corpus, policy=POLICY, held_out=("1001",))
-    return RequestStage(home, tiny_corpus, PUBLIC)
+    made = RequestStage(home, tiny_corpus, PUBLIC)
+    made.study = made.study.with_changes(audit__at_sites=("campplus",))
+    return made
 
 
 @pytest.fixture
@@ -133,6 +135,14 @@ def browser(asked: RequestStage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Br
 def release(asked: RequestStage, digest: str) -> dict[str, Any]:
     config = wire.study_config(asked.study, approval=digest)
     return asked.call(wire.RELEASE, RecordDict({wire.CONFIG: config}))
+
+
+def test_attacks_on_originals_are_named_before_the_choice_and_before_the_decision(browser: Browser) -> None:
+    browser.enter()
+    for page in (browser.page(), browser.page("confirm")):
+        assert "attacks its own originals with campplus" in page
+        assert "your policy refuses this part (allow_attacks)" in page
+    assert "campplus" not in browser.page("confirm?refuse=1")
 
 
 def test_only_the_link_grants_the_desk_and_only_once(browser: Browser) -> None:

@@ -46,6 +46,9 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     utility: Annotated[bool, typer.Option("--utility/--no-utility", help="Measure the emotion left.")] = True,
     attach: Annotated[bool, typer.Option("--attach", help="Put page and figures into the data set, too.")] = False,
     study: Annotated[Path | None, typer.Option(help="Study whose [audit.sentences] has the words said.")] = None,
+    parallel: Annotated[
+        Path | None, typer.Option(help="The same clips in the voice wanted, where it is known.")
+    ] = None,
     workers: Processes = None,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -66,7 +69,11 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
 
     data_set = data_set_in(releases) if attach else None
     # a page that others get names no path of this machine
-    names = {} if data_set is None else {releases: "release", corpus: "ORIGINALS", key: "KEY", out: "audit"}
+    names = (
+        {}
+        if data_set is None
+        else {releases: "release", corpus: "ORIGINALS", key: "KEY", parallel: "PARALLEL", study: "STUDY", out: "audit"}
+    )
     note("reading the releases")
     with computing_on(device):
         found = audit_folder(
@@ -81,6 +88,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
             cache_dir=cache_folder(),
             inference=inference,
             utility=utility,
+            parallel=parallel,
             sentences=read_study(study, None).audit.sentences if study else None,
             command=reproduce_command(sys.argv[1:], names),
             name="data set" if attach else "",

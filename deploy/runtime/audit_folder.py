@@ -30,7 +30,15 @@ _DEPTH = 3
 
 
 def audit_folder(
-    releases: Path, *, corpus: Path | None, key: Path | None, out: Path, seed: int = 0, name: str = "", **how: Any
+    releases: Path,
+    *,
+    corpus: Path | None,
+    key: Path | None,
+    out: Path,
+    seed: int = 0,
+    name: str = "",
+    parallel: Path | None = None,
+    **how: Any,
 ) -> Audited:
     """Attack everything in a folder; writes `audit.json`, `audit.html` and the trial lists to `out`.
 
@@ -40,11 +48,13 @@ def audit_folder(
         key: the pseudonym key of the site that made the release; default the one next to it.
         seed: of trials and training, and of the pseudonyms of simulated sites.
         name: what is attacked; default the name of the folder.
+        parallel: a corpus of the same clips as they should sound in the voice that is wanted, where that is known.
         how: see `audit_sets`.
     """
     prepare_output(out)
     there, sets = _load(releases, corpus, key, seed)
-    basis = [_files(path) for path in (releases, corpus, key) if path is not None]
+    how["truth"] = None if parallel is None else _parallel(releases, parallel, key, seed)
+    basis = [_files(path) for path in (releases, corpus, key, parallel) if path is not None]
     marked = (releases, *release_folders(releases), *([corpus] if corpus else []))
     synthetic = any(read_marker(folder)[1] for folder in marked)
     name = name or releases.resolve().name
@@ -107,6 +117,16 @@ def _of_releases(releases: list[Release], corpus: Path | None, key: Path | None,
                 original = ClipSet.from_corpus(known, modality, keys, loader=loader, classes=classes)
             sets[modality] = (original, released)
     return sets
+
+
+def _parallel(folder: Path, parallel: Path, key: Path | None, seed: int) -> ClipSet:
+    """Parallel speech, under the pseudonyms of what was released."""
+    speech, releases = read_corpus(parallel, classes=None), [open_release(path) for path in release_folders(folder)]
+    classes = classes_among(clip.label for clip in speech.clips)
+    if not releases:
+        return ClipSet.from_corpus(speech, "voice", PseudonymKey.seeded(seed, FOREIGN_SITE), classes=classes)
+    keys = _keys(releases, speech, key, seed)
+    return ClipSet.from_corpus(replace(speech, clips=speech.of(keys)), "voice", keys, classes=classes)
 
 
 def _keys(releases: list[Release], corpus: Corpus, key: Path | None, seed: int) -> dict[SpeakerId, PseudonymKey]:

@@ -95,6 +95,7 @@ def audit_sets(
     inference: bool = True,
     utility: bool = True,
     sentences: Mapping[str, str] | None = None,
+    truth: ClipSet | None = None,
     command: str = "",
     progress: Progress | None = None,
 ) -> Audited:
@@ -110,6 +111,7 @@ def audit_sets(
         bootstrap: resamples of each interval.
         cache_dir: where embeddings of untrained encoders are kept; None keeps them for this audit only.
         sentences: texts by code, where they are neither CREMA-D's nor RAVDESS's.
+        truth: the released clips as they should sound, under their pseudonyms, where that is known.
         command: to reproduce the audit, for the page.
 
     Raises:
@@ -138,7 +140,9 @@ def audit_sets(
             done.findings = attack_all(sets, **attack)
         with tempfile.TemporaryDirectory(prefix="moretta-utility-") as scratch:
             for original, clips in sets.values() if utility else ():
-                done.utility += evaluate_utility(original, clips, sentences=sentences, scratch=Path(scratch), **how)
+                done.utility += evaluate_utility(
+                    original, clips, sentences=sentences, truth=truth, scratch=Path(scratch), **how
+                )
     page = render_audit(
         done.rows,
         done.findings,

@@ -48,6 +48,9 @@ METRICS: dict[str, MetricLabel] = {
     "pitch_cents": _number(
         "Pitch deviation, cents", "root mean square, each clip's median taken off; 100 is a semitone"
     ),
+    "mcd": _number(
+        "Mel-cepstral distortion, dB", "from the same delivery in the voice that is wanted; 0 is the same sound"
+    ),
     "duration_ratio": _number("Duration ratio", "length of the release by that of the original"),
     "landmark_error": _number(
         "Landmark error", "mean distance of 468 points of the face, laid onto each other, by the distance of the eyes"

@@ -41,6 +41,8 @@ class MeterInput:
     draws: int
     sentences: Mapping[str, str] = field(default_factory=dict)
     """Texts by code, where the study states them."""
+    truth: ClipSet | None = None
+    """The same clips as they should sound, where that is known: see `distortion`."""
 
     def result(self, attacker: str, target: str, metric: str, scenario: str, **more: object) -> Result:
         """A result without a figure."""
@@ -178,5 +180,30 @@ def sentence(given: MeterInput) -> list[Result]:
     return found
 
 
+def distortion(given: MeterInput) -> list[Result]:
+    """How far originals and releases sound from parallel speech: the same deliveries in the voice that is wanted."""
+    from moretta.shared.audit.utility.kept_spectrum import mel_cepstral_distortion
+    from moretta.shared.features.world_voice import missing_world
+
+    rows = {s: given.result("WORLD", "distortion", "mcd", s) for s, of in _SCENARIOS.items() if of in given.sets}
+    truth = given.truth.among(sampled(given.sets["released"])) if given.truth is not None else None
+    unknown = "" if truth is not None and len(truth) else "no clip of the parallel speech is one that was released"
+    found = []
+    for scenario, about in rows.items():
+        clips = given.sets[_SCENARIOS[scenario]]
+        reason = unknown or (NO_SOUND if clips.holds_codes else missing_world() or "")
+        if truth is None or reason:
+            found.append(about.invalidated(reason))
+            continue
+        clips = clips.among(truth)
+        pairs = ((truth.waveform(i), clips.waveform(i)) for i in range(len(clips)))
+        values = np.array([mel_cepstral_distortion(*pair) for pair in pairs], np.float64)
+        interval = bootstrap_values(values, clips.labels, resamples=given.draws, seed=given.seed)
+        found.append(about.with_value(float(values.mean()), interval, clips=len(values)))
+    return found
+
+
+PARALLEL_METERS: dict[str, Callable[[MeterInput], list[Result]]] = {"distortion": distortion}
+"""Those of voice that need parallel speech; without it they have no row."""
 METERS: dict[str, Callable[[MeterInput], list[Result]]] = {"words": words, "sentence": sentence, "prosody": prosody}
 """By what they measure; all of voice."""

@@ -17,7 +17,7 @@ from moretta.shared.audit.protocol import SCENARIOS, Scenario, SetName
 from moretta.shared.audit.result import Result, failure
 from moretta.shared.audit.run_attacks import run_all
 from moretta.shared.audit.runner import matched
-from moretta.shared.audit.utility.content import METERS, MeterInput
+from moretta.shared.audit.utility.content import METERS, PARALLEL_METERS, MeterInput
 from moretta.shared.audit.utility.face_content import FACE_METERS
 from moretta.shared.audit.views import face_gradients, face_pixels, voice_statistics
 from moretta.shared.core.array_types import Float32, Int64
@@ -197,6 +197,7 @@ def evaluate_utility(
     seed: int = 0,
     draws: int = 1000,
     sentences: Mapping[str, str] | None = None,
+    truth: ClipSet | None = None,
     workers: int | None = None,
     scratch: Path,
     progress: Progress | None = None,
@@ -209,6 +210,8 @@ def evaluate_utility(
         evaluators: names; empty means all.
         draws: resamples of each interval, over speakers.
         sentences: texts by code, where they are neither CREMA-D's nor RAVDESS's.
+        truth: the same clips of voice as they should sound, under the same pseudonyms; without it nothing is measured
+            against them.
         scratch: where small views of the clips are kept meanwhile.
 
     Raises:
@@ -220,26 +223,25 @@ def evaluate_utility(
     with one_thread(), Workers(workers) as pool:
         both, *_ = matched(original, released, scratch, pool, progress=progress)
         meters = [] if evaluators else list(METERS if released.modality == "voice" else FACE_METERS)
-        tasks = [(name, both, seed, draws, sentences) for name in (*names, *meters)]
+        meters += PARALLEL_METERS if truth is not None and meters and released.modality == "voice" else []
+        given = MeterInput(both, seed, draws, sentences or {}, truth)
+        tasks = [(name, given) for name in (*names, *meters)]
         labels = [*(f"emotion by {name}" for name in names), *meters]
         return run_all(_measure, tasks, labels, what="utility evaluators done", pool=pool, progress=progress)
 
 
-def _measure(
-    name: str, sets: dict[SetName, ClipSet], seed: int, draws: int, sentences: Mapping[str, str] | None
-) -> list[Result]:
+def _measure(name: str, given: MeterInput) -> list[Result]:
     """One evaluator or meter, in a process of its own."""
-    meter = {**METERS, **FACE_METERS}.get(name)
+    meter = {**METERS, **PARALLEL_METERS, **FACE_METERS}.get(name)
     if meter is None:
-        return _evaluate(name, sets, seed, draws)
-    given = MeterInput(sets, seed, draws, sentences or {})
+        return _evaluate(name, given.sets, given.seed, given.draws)
     try:
         return meter(given)
     except Exception as error:
         return [given.result(name, name, "none", "ignorant").invalidated(failure(error))]
 
 
-def _evaluate(name: str, sets: dict[SetName, ClipSet], seed: int, draws: int) -> list[Result]:
+def _evaluate(name: str, sets: Mapping[SetName, ClipSet], seed: int, draws: int) -> list[Result]:
     """One evaluator. Whatever goes wrong becomes a reason, never an exception of the audit."""
     from sklearn.model_selection import GroupKFold
 

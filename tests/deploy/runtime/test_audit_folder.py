@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from speaker_names import names_speaker
 
-from moretta.deploy.runtime.audit_folder import _files, audit_folder
+from moretta.deploy.runtime.audit_folder import _files, _load, _parallel, audit_folder
 from moretta.shared.audit.execute import Inputs, Unit, run_unit
 from moretta.shared.audit.metrics.scores import METRICS
 from moretta.shared.audit.report.verdict import NOT_ATTACKED
@@ -26,7 +26,7 @@ from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.data.media import read_audio
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.features.mfcc import mfcc
-from moretta.shared.release import AnonymizerStatement, PseudonymKey, ReleasedClip, ReleaseWriter
+from moretta.shared.release import AnonymizerStatement, PseudonymKey, ReleasedClip, ReleaseWriter, open_release
 
 
 def write_release(corpus: Path, folder: Path, key: PseudonymKey, *, speakers: tuple[int, ...] = ()) -> None:
@@ -75,6 +75,19 @@ def test_a_release_is_audited_against_its_originals_by_the_key_beside_it(
     for (_, scenario, _), trials in scores.items():
         assert METRICS.get("eer").function(trials) == pytest.approx(eer[scenario])
     assert not names_speaker((out / "trials-voice.json").read_text(), "1001")  # pseudonyms only
+
+
+def test_parallel_speech_is_matched_with_a_release_and_with_files_of_another_tool(
+    anonymized: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    released = {clip.clip for clip in open_release(anonymized / "release").clips}
+    assert {clip.clip for clip in _parallel(anonymized, tiny_corpus, None, 0).clips} == released
+    files = tiny_corpus / "AudioWAV"
+    _, sets = _load(files, None, None, 3)
+    assert {c.clip for c in _parallel(files, tiny_corpus, None, 3).clips} == {c.clip for c in sets["voice"][1].clips}
+    PseudonymKey.load_or_create(tmp_path / "other.key")
+    with pytest.raises(ReleaseError, match="--key"):
+        _parallel(anonymized, tiny_corpus, tmp_path / "other.key", 0)
 
 
 def test_a_foreign_key_is_refused(anonymized: Path, tiny_corpus: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +16,22 @@ from speakers import codes
 
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.result import Result
-from moretta.shared.audit.utility.content import METERS, MOST_CLIPS, NO_SOUND, MeterInput, sampled
+from moretta.shared.audit.utility.content import METERS, MOST_CLIPS, NO_SOUND, PARALLEL_METERS, MeterInput, sampled
 from moretta.shared.audit.utility.evaluators import evaluate_utility
 from moretta.shared.audit.utility.kept_prosody import compared
+from moretta.shared.audit.utility.kept_spectrum import distortion
 from moretta.shared.audit.utility.spoken_words import guessed_errors, word_errors
 from moretta.shared.data.corpora.cremad import SENTENCES
 from moretta.shared.features import sentence_recognizer
 from moretta.shared.features.sentence_recognizer import SentenceRecognizer, known_texts
-from moretta.shared.models.speech.parallel import drawn_voices
+from moretta.shared.features.world_voice import WorldVoice, missing_world
+from moretta.shared.models.speech.parallel import Utterance, drawn_voices, parallel_speech
 from moretta.shared.models.speech.synthesize import synthesize
 from moretta.shared.release.release_format import ReleasedClip
 from moretta.shared.study.schema import Study
 
 needs_asr = pytest.mark.skipif(importlib.util.find_spec("pocketsphinx") is None, reason="install the extra asr")
+needs_world = pytest.mark.skipif(missing_world() is not None, reason="install the extra world")
 SAID = ("IEO", "DFA", "MTI", "WSI")
 TEXT = st.lists(st.sampled_from(["a", "b", "c"]), max_size=6)
 
@@ -162,6 +167,66 @@ def test_prosody_of_noise_has_no_figure_and_of_quieter_speech_a_full_one(speech:
     noise = _measured("prosody", speech, _changed(speech, _noise))
     assert noise["ignorant", "pitch_correlation"].invalid
     assert noise["ignorant", "duration_ratio"].value == 1.0
+
+
+def _paths(rows: int, columns: int) -> Iterator[list[tuple[int, int]]]:
+    """Every path from the first pair of frames to the last, by one frame in either or in both."""
+    if (rows, columns) == (1, 1):
+        yield [(0, 0)]
+    for r, c in ((rows - 1, columns), (rows, columns - 1), (rows - 1, columns - 1)):
+        if r and c:
+            yield from ([*path, (rows - 1, columns - 1)] for path in _paths(r, c))
+
+
+@given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 5))
+def test_distortion_is_the_formula_over_the_best_of_all_paths(seed: int, rows: int, columns: int) -> None:
+    generator = np.random.default_rng(seed)
+    sounds = generator.normal(size=(3, 7))  # few, so that frames repeat, and paths bend both ways
+    one, two = (sounds[generator.integers(3, size=n)] + 0.1 * generator.normal(size=(n, 7)) for n in (rows, columns))
+    sums = []
+    for path in _paths(len(one), len(two)):
+        apart = [math.sqrt(sum((one[i][d] - two[j][d]) ** 2 for d in range(1, 7))) for i, j in path]
+        sums.append((sum(apart), 10 / math.log(10) * sum(apart) / len(path)))
+    assert distortion(one, two) == pytest.approx(min(sums)[1])
+
+
+def test_distortion_of_amplitude_cepstra_is_as_published() -> None:
+    """Kubichek's formula, on a cosine series of the log amplitude, and the spectra's own difference in decibels."""
+    series = np.random.default_rng(4).normal(size=(2, 7))
+    angles = (np.arange(4000) + 0.5) * np.pi / 4000
+    decibels = [20 / math.log(10) * sum(c * np.cos(d * angles) for d, c in enumerate(s) if d) for s in series]
+    published = 10 / math.log(10) * math.sqrt(2 * sum((series[0] - series[1])[1:] ** 2))
+    assert np.sqrt(np.mean((decibels[0] - decibels[1]) ** 2)) == pytest.approx(published, rel=1e-3)
+    assert distortion(*(s[None] * math.sqrt(2) for s in series)) == pytest.approx(published)
+
+
+@needs_world
+def test_the_same_recording_has_no_distortion_at_any_loudness_and_another_voice_much(tmp_path: Path) -> None:
+    sounds, truths = [], []
+    for seed, code in enumerate(SAID):
+        wanted, other = parallel_speech(Utterance(sentence=code, emotion=4, seed=seed), drawn_voices(2, 5))
+        truths.append(wanted)
+        sounds.append((0.5 * wanted, WorldVoice.of(wanted).sound(), other))
+    clips = [
+        ReleasedClip(clip=f"{n:016x}", speaker=f"{n % 2:016x}", emotion="NEU", sentence=code, level="")
+        for n, code in enumerate(SAID)
+    ]
+
+    def made(arrays: list[np.ndarray]) -> ClipSet:
+        return ClipSet.from_arrays(clips, arrays, modality="voice", form="waveform")
+
+    same, again, other = (made([sound[k] for sound in sounds]) for k in range(3))
+    how = {"seed": 1, "draws": 20, "workers": 1, "scratch": tmp_path}
+    rows = [r for r in evaluate_utility(other, same, truth=made(truths), **how) if r.target == "distortion"]
+    rows += PARALLEL_METERS["distortion"](MeterInput({"original": other, "released": again}, 1, 20, truth=made(truths)))
+    before, quieter, before_again, vocoded = (row.value for row in rows)
+    assert before is not None and vocoded is not None
+    assert quieter == pytest.approx(0.0, abs=0.05)
+    assert before == before_again and before > 5.0
+    assert 1.0 < vocoded < 0.7 * before  # a vocoder is heard, another voice is farther
+    assert [row.scenario for row in rows] == ["unprotected", "ignorant"] * 2
+    few = MeterInput({"released": codes(speakers=4, clips=4)}, 1, 10, truth=made(truths))
+    assert "parallel speech" in PARALLEL_METERS["distortion"](few)[0].reason
 
 
 def test_sentences_are_separated_where_codes_have_them_and_not_where_they_have_none() -> None:

@@ -49,6 +49,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     parallel: Annotated[
         Path | None, typer.Option(help="The same clips in the voice wanted, where it is known.")
     ] = None,
+    evaluators: Annotated[str, typer.Option(help="More utility evaluators, which take minutes; by commas.")] = "",
     workers: Processes = None,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -88,6 +89,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
             cache_dir=cache_folder(),
             inference=inference,
             utility=utility,
+            evaluators=listed(evaluators),
             parallel=parallel,
             sentences=read_study(study, None).audit.sentences if study else None,
             command=reproduce_command(sys.argv[1:], names),

@@ -18,7 +18,7 @@ from moretta.shared.audit.result import Result, strongest_of_each
 from moretta.shared.audit.run_attacks import keeping
 from moretta.shared.audit.runner import audit
 from moretta.shared.audit.score_files import SCORES_FILE, collect_scores, load_scores
-from moretta.shared.audit.utility.evaluators import evaluate_utility
+from moretta.shared.audit.utility.evaluators import evaluate_utility, get_evaluator
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.device import computing_device
 from moretta.shared.core.errors import RunError
@@ -94,6 +94,7 @@ def audit_sets(
     cache_dir: Path | None = None,
     inference: bool = True,
     utility: bool = True,
+    evaluators: Sequence[str] = (),
     sentences: Mapping[str, str] | None = None,
     truth: ClipSet | None = None,
     command: str = "",
@@ -110,18 +111,23 @@ def audit_sets(
         seed: of trials and training.
         bootstrap: resamples of each interval.
         cache_dir: where embeddings of untrained encoders are kept; None keeps them for this audit only.
+        evaluators: utility evaluators that run only where they are named, beside the others.
         sentences: texts by code, where they are neither CREMA-D's nor RAVDESS's.
         truth: the released clips as they should sound, under their pseudonyms, where that is known.
         command: to reproduce the audit, for the page.
 
     Raises:
+        AttackersError: an unknown evaluator, before anything is attacked.
         RunError: none of the attackers named works on these clips.
     """
+    for named in evaluators:
+        get_evaluator(named)
     originals = all(original is not None for original, _ in sets.values())
     done = Audited(released, bootstrap, originals=originals, synthetic=synthetic)
     how: dict[str, Any] = {"seed": seed, "workers": workers, "progress": progress}
     attack: dict[str, Any] = {"bootstrap": bootstrap, "cache_dir": cache_dir, **how}
-    depends = [seed, bootstrap, sorted(attackers), inference, utility, sentences, computing_device().type, *basis]
+    depends: list[Any] = [seed, bootstrap, sorted(attackers), inference, utility, sorted(evaluators), sentences]
+    depends += [computing_device().type, *basis]
     with keeping(out / _UNTIL_THE_END, json.dumps(depends)) as kept:
         for modality, (original, clips) in sets.items():
             result = audit(original, clips, attackers=attackers, scores_dir=kept / "scores", **attack)
@@ -141,7 +147,13 @@ def audit_sets(
         with tempfile.TemporaryDirectory(prefix="moretta-utility-") as scratch:
             for original, clips in sets.values() if utility else ():
                 done.utility += evaluate_utility(
-                    original, clips, sentences=sentences, truth=truth, scratch=Path(scratch), **how
+                    original,
+                    clips,
+                    more=evaluators,
+                    sentences=sentences,
+                    truth=truth,
+                    scratch=Path(scratch),
+                    **how,
                 )
     page = render_audit(
         done.rows,

@@ -40,6 +40,7 @@ def name_problems(study: Study) -> Iterator[StudyError]:
     from moretta.server.aggregation.strategies import make_strategy
     from moretta.shared.audit.attackers import attacker_names
     from moretta.shared.audit.site_attacks import sendable
+    from moretta.shared.audit.utility.evaluators import evaluator_names
 
     def wrong_attackers(found: str, known: list[str], key: str = "attackers") -> StudyError:
         expected = f"one or more of: {', '.join(known)}"
@@ -63,6 +64,8 @@ def name_problems(study: Study) -> Iterator[StudyError]:
     yield from [wrong_attackers(", ".join(unknown), attacker_names(), "at_sites")] if unknown else ()
     for name in study.audit.at_sites if not unknown else ():
         yield from refusal(partial(sendable, name))
+    if unknown := [name for name in study.audit.evaluators if name not in evaluator_names()]:
+        yield wrong_attackers(", ".join(unknown), evaluator_names(), "evaluators")
     yield from refusal(partial(check_limits, study))
     if study.audit.attackers and (study.gate.max_top1 is not None or study.gate.min_eer is not None):
         for modality in study.modalities:

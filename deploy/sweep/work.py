@@ -124,6 +124,7 @@ def _voted(run: Run) -> tuple[tuple[Result, ...], str]:
         found = evaluate_utility(
             original.among(released),
             replace(released, clips=clips),
+            more=study.audit.evaluators,
             seed=derive(study.seed, "judges", "voice"),
             sentences=study.audit.sentences,
             workers=1,

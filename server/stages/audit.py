@@ -84,6 +84,7 @@ def audit(
                     found.utility += evaluate_utility(
                         original,
                         released,
+                        more=study.audit.evaluators,
                         seed=derive(study.seed, "judges", modality),
                         sentences=study.audit.sentences,
                         workers=limits.workers,

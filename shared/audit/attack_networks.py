@@ -8,22 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from moretta.shared.models.sequence_net import AttentiveStatistics
+
 DROPOUT = 0.2
-
-
-class AttentiveStatistics(nn.Module):
-    """Weighted mean and deviation over time (Okabe, Koshinaka and Shinoda, Interspeech 2018)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.attention = nn.Sequential(nn.Conv1d(channels, 32, 1), nn.Tanh(), nn.Conv1d(32, channels, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[n, channels, time] to [n, 2 * channels]."""
-        weight = self.attention(x).softmax(dim=2)
-        mean = (weight * x).sum(2)
-        variance = (weight * x**2).sum(2) - mean**2
-        return torch.cat([mean, variance.clamp(min=1e-4).sqrt()], dim=1)
 
 
 def tdnn(coefficients: int, dimensions: int, *, wider: int = 1, dropout: float = DROPOUT) -> nn.Module:

@@ -20,6 +20,7 @@ from moretta.shared.core.errors import RefusedError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.voice_forms import is_code, model_input
 from moretta.shared.models.fusion_gate import Gate
+from moretta.shared.models.sequence_net import sequence_layers
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import FUSION_MODEL, ModelKind, check_model
 
@@ -32,6 +33,7 @@ LARGEST_SHARPNESS = 60.0
 """Of a temperature, as the logarithm of its inverse: its exponential stays within float32."""
 LARGEST_INPUT = 1e15
 """Of the standardisation: what is released with much noise is as large as the noise."""
+VOICE_STEPS, FACE_STEPS = 256, 16
 _PICTURE_AXES = 4
 _LEAST_STD = MIN_STD / 2
 _LARGEST = {"sharpness": LARGEST_SHARPNESS, "mean": LARGEST_INPUT, "std": LARGEST_INPUT}
@@ -218,12 +220,31 @@ def voice_window(mfcc: Array, scale: PublicScale | None) -> Floats:
     return np.ascontiguousarray(np.pad(part, ((0, 0), (0, 256 - part.shape[1]))))
 
 
+def voice_sequence(mfcc: Array, scale: PublicScale | None) -> Floats:
+    """[frames, n] MFCC -> float32 [n, 256]: the middle 2.56 s; a short clip stands in its own mean.
+
+    A code [d] is the same at every step, a code sequence is taken as frames are: nothing of either is lost but length.
+    """
+    return _in_mean(np.atleast_2d(_standardised(mfcc, scale)).T, VOICE_STEPS)
+
+
+def _in_mean(sequence: Floats, steps: int) -> Floats:
+    """[n, any] -> [n, steps]: the middle, or all of it in the middle of its mean."""
+    size = sequence.shape[1]
+    start = max(0, size - steps) // 2
+    made = np.repeat(sequence.mean(axis=1, keepdims=True), steps, axis=1)
+    first = max(0, steps - size) // 2
+    made[:, first : first + min(size, steps)] = sequence[:, start : start + steps]
+    return np.ascontiguousarray(made, np.float32)
+
+
 def _grey(frames: Array, side: int) -> Floats:
+    """uint8 [frames, h, w, 3], or grey [frames, h, w], -> float32 [frames, side, side] in [0, 1]."""
     import cv2
 
-    return np.stack(
-        [cv2.resize(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY), (side, side), interpolation=cv2.INTER_AREA) for f in frames]
-    ).astype(np.float32) / np.float32(255)
+    grey = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) if f.ndim == _PICTURE_AXES - 1 else f for f in frames]
+    small = [cv2.resize(f, (side, side), interpolation=cv2.INTER_AREA) for f in grey]
+    return np.stack(small).astype(np.float32) / np.float32(255)
 
 
 def face_gradients(frames: Array, _scale: PublicScale | None) -> Floats:
@@ -235,6 +256,23 @@ def face_gradients(frames: Array, _scale: PublicScale | None) -> Floats:
     """
     if frames.ndim < _PICTURE_AXES:
         return voice_statistics(frames, None)
+    stack = _oriented_histograms(frames)
+    return np.concatenate([stack.mean(0), stack.std(0) / 2]).astype(np.float32)
+
+
+def face_sequence(frames: Array, _scale: PublicScale | None) -> Floats:
+    """uint8 [frames, h, w, 3], or grey [frames, h, w], -> float32 [288, 16]: the histograms of `face_gradients`, frame
+    by frame, at 16 places spread evenly over the clip. Codes are taken as those of a voice.
+    """
+    if frames.ndim < _PICTURE_AXES - 1:
+        return voice_sequence(frames, None)
+    chosen = np.linspace(0, len(frames) - 1, FACE_STEPS).round().astype(int)
+    needed, places = np.unique(chosen, return_inverse=True)
+    return np.ascontiguousarray(_oriented_histograms(frames[needed])[places].T, np.float32)
+
+
+def _oriented_histograms(frames: Array) -> Floats:
+    """[frames, 288]: histograms of oriented gradients of each frame."""
     cells, bins = 6, 8
     histograms = []
     for grey in _grey(frames, 48):
@@ -251,8 +289,7 @@ def face_gradients(frames: Array, _scale: PublicScale | None) -> Floats:
         padded = np.pad((pooled**2).sum(0), 1, mode="edge")
         around = sum(padded[i : i + cells, j : j + cells] for i in range(3) for j in range(3))
         histograms.append((pooled / np.sqrt(around / 9 + 1e-3)).ravel())
-    stack = np.stack(histograms)
-    return np.concatenate([stack.mean(0), stack.std(0) / 2]).astype(np.float32)
+    return np.stack(histograms)
 
 
 def face_picture(frames: Array, _scale: PublicScale | None) -> Floats:
@@ -300,12 +337,18 @@ def _cnn(shape: tuple[int, ...], classes: int, *, widths: tuple[int, int], secon
     )
 
 
+def _sequence(shape: tuple[int, ...], classes: int) -> nn.Module:
+    return nn.Sequential(Standardise(shape), *sequence_layers(shape[0], shape[1], classes))
+
+
 _ALL = (
     EmotionModel("voice", "statistics", voice_statistics, _linear),
     EmotionModel("voice", "layered", voice_statistics, _layered),
     EmotionModel("voice", "cnn", voice_window, partial(_cnn, widths=(32, 32), second=5)),
+    EmotionModel("voice", "sequence", voice_sequence, _sequence),
     EmotionModel("face", "gradients", face_gradients, _linear),
     EmotionModel("face", "cnn", face_picture, partial(_cnn, widths=(16, 32), second=3)),
+    EmotionModel("face", "sequence", face_sequence, _sequence),
     EmotionModel("fusion", FUSION_MODEL, lambda row, _: np.asarray(row, np.float32), lambda _, classes: Gate(classes)),
 )
 _MODELS = {(model.modality, model.name): model for model in _ALL}

@@ -26,8 +26,8 @@ ModelKind = Literal["voice", "face", "fusion"]
 """What a study may train: a model of one modality, or the gate that weighs both of them."""
 FUSION_MODEL = "gate"
 MODELS: dict[ModelKind, tuple[str, ...]] = {
-    "voice": ("cnn", "layered", "statistics"),
-    "face": ("cnn", "gradients"),
+    "voice": ("cnn", "layered", "sequence", "statistics"),
+    "face": ("cnn", "gradients", "sequence"),
     "fusion": (FUSION_MODEL,),
 }
 """Names of the models in `moretta.shared.models.emotion`, for those that need not load any."""
@@ -198,6 +198,8 @@ class AuditSection(Section):
     """Attacks beyond identity: attributes, inversion, membership, updates, voice to face."""
     updates: bool = True
     """Those on updates, as part of `inference`: the server keeps each site's last one for them."""
+    evaluators: tuple[str, ...] = ()
+    """Utility evaluators that run only where they are named, beside all others: they train a network, for minutes."""
     utility: bool = True
     """Evaluators of emotion on originals and releases: what an anonymizer has left."""
     sentences: Annotated[dict[Code, Text], Field(max_length=1_000)] = Field(default_factory=dict)

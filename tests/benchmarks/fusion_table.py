@@ -125,12 +125,12 @@ def trained(made: Run, folder: Path, study: Study) -> Run:
     shutil.rmtree(folder, ignore_errors=True)
     plan = made.context.plan.model_copy(update={"study": study})
     plan.save(folder)
-    for number in range(SITES):
+    for number in range(len(plan.sites)):
         take_over_release(
             simulated_site(made.context.folder, number), made.context.study, simulated_site(folder, number), study
         )
     run = Run(RunContext(folder, plan, Progress(done=["codebook"])), public=made.public)
-    connect_locally(run, SITES)
+    connect_locally(run, len(plan.sites))
     run_stages(run, SITE_STAGES)
     return run
 

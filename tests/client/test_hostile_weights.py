@@ -46,8 +46,10 @@ SHAPES: dict[tuple[Any, str], tuple[int, ...]] = {
     ("voice", "statistics"): (12,),
     ("voice", "layered"): (12,),
     ("voice", "cnn"): (4, 256),
+    ("voice", "sequence"): (4, 256),
     ("face", "gradients"): (24,),
     ("face", "cnn"): (3, 48, 48),
+    ("face", "sequence"): (24, 16),
     ("fusion", "gate"): (14,),
 }
 CLIPS, NORM = 6, 0.7

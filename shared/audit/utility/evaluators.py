@@ -44,6 +44,11 @@ class UtilityEvaluator(ABC):
     name: ClassVar[str]
     modality: ClassVar[Modality]
     kind: ClassVar[EvaluatorKind]
+    only_named: ClassVar[bool] = False
+    """Whether it takes minutes, and runs only where a study or a command names it."""
+
+    holds_codes = False
+    """Whether it is trained on codes; set before `fit`."""
 
     def __init__(self, classes: Sequence[str] = EMOTIONS) -> None:
         self.classes = tuple(classes)
@@ -61,7 +66,7 @@ class UtilityEvaluator(ABC):
 
     @abstractmethod
     def vectors(self, clips: ClipSet) -> Float32:
-        """float32 [clips, d]: the evaluator's features, computed once for a set."""
+        """float32 [clips, ...]: the evaluator's features, computed once for a set."""
 
     @abstractmethod
     def fit(self, vectors: Float32, emotions: Int64, *, seed: int) -> None:
@@ -94,9 +99,10 @@ def get_evaluator(name: str) -> type[UtilityEvaluator]:
     return EVALUATORS.get(name)
 
 
-def evaluator_names(modality: Modality | None = None) -> list[str]:
-    """Names of all evaluators, sorted."""
-    return [cls.name for cls in EVALUATORS.items() if modality in (None, cls.modality)]
+def evaluator_names(modality: Modality | None = None, *, only_named: bool | None = None) -> list[str]:
+    """Names of all evaluators, sorted; `only_named`: of those that run only where they are named, or of the others."""
+    found = [cls for cls in EVALUATORS.items() if modality in (None, cls.modality)]
+    return [cls.name for cls in found if only_named in (None, cls.only_named)]
 
 
 _forest = estimator("ensemble.RandomForestClassifier", 300, n_jobs=1, scaled=True)
@@ -194,6 +200,7 @@ def evaluate_utility(
     released: ClipSet,
     *,
     evaluators: Sequence[str] = (),
+    more: Sequence[str] = (),
     seed: int = 0,
     draws: int = 1000,
     sentences: Mapping[str, str] | None = None,
@@ -207,7 +214,8 @@ def evaluate_utility(
     Args:
         original: the same clips before anonymization; None without them.
         released: the clips that left the sites.
-        evaluators: names; empty means all.
+        evaluators: names; empty means all but those that run only where they are named.
+        more: names of evaluators beside those.
         draws: resamples of each interval, over speakers.
         sentences: texts by code, where they are neither CREMA-D's nor RAVDESS's.
         truth: the same clips of voice as they should sound, under the same pseudonyms; without it nothing is measured
@@ -218,7 +226,8 @@ def evaluate_utility(
         AttackersError: an unknown evaluator.
         RunError: the originals are of other clips.
     """
-    names = [n for n in (evaluators or evaluator_names()) if get_evaluator(n).modality == released.modality]
+    wanted = [*(evaluators or evaluator_names(only_named=False)), *more]
+    names = [n for n in wanted if get_evaluator(n).modality == released.modality]
     names = sorted(dict.fromkeys(names))
     with one_thread(), Workers(workers) as pool:
         both, *_ = matched(original, released, scratch, pool, progress=progress)
@@ -279,6 +288,7 @@ def _evaluate(name: str, sets: Mapping[SetName, ClipSet], seed: int, draws: int)
 
             def scores(known: Int64, held_out: Int64) -> Float32:
                 evaluator = cls(classes)
+                evaluator.holds_codes = sets[train].holds_codes
                 evaluator.fit(vectors[train][known], emotions[known], seed=seed)
                 return evaluator.scores(vectors[trial][held_out])
 

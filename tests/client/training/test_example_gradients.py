@@ -27,8 +27,10 @@ SHAPES: dict[tuple[Any, str], tuple[int, ...]] = {
     ("voice", "statistics"): (78,),
     ("voice", "layered"): (78,),
     ("voice", "cnn"): (13, 256),
+    ("voice", "sequence"): (13, 256),
     ("face", "gradients"): (576,),
     ("face", "cnn"): (3, 48, 48),
+    ("face", "sequence"): (288, 16),
     ("fusion", "gate"): (2 * CLASSES + 2,),
 }
 

@@ -14,7 +14,9 @@ from moretta.shared.models.emotion import (
     PublicScale,
     Standardise,
     emotion_model,
+    face_sequence,
     initial_weights,
+    voice_sequence,
     voice_statistics,
     voice_window,
 )
@@ -23,8 +25,10 @@ MODELS: list[tuple[Any, str]] = [
     ("voice", "statistics"),
     ("voice", "layered"),
     ("voice", "cnn"),
+    ("voice", "sequence"),
     ("face", "gradients"),
     ("face", "cnn"),
+    ("face", "sequence"),
 ]
 
 
@@ -75,7 +79,7 @@ def test_initial_weights_repeat_by_seed_and_leave_the_global_generator_alone(mod
     one, again, other = (initial_weights(model, inputs, seed=s) for s in (1, 1, 2))
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(one[n], again[n]) for n in one)
-    if name == "cnn":  # the linear models start at zero
+    if name in ("cnn", "sequence"):  # the linear models start at zero
         assert any(not torch.equal(one[n], other[n]) for n in one)
 
 
@@ -98,7 +102,7 @@ def test_inputs_are_standardised_by_the_clips_given_and_never_divided_by_nothing
 def test_voice_features_stay_finite_and_bounded_under_a_public_scale(frames: int, level: float) -> None:
     scale = PublicScale(np.zeros(13, np.float32), np.ones(13, np.float32))
     mfcc = np.full((frames, 13), level, np.float32)
-    for features in (voice_statistics(mfcc, scale), voice_window(mfcc, scale)):
+    for features in (voice_statistics(mfcc, scale), voice_window(mfcc, scale), voice_sequence(mfcc, scale)):
         assert np.isfinite(features).all()
         assert np.abs(features).max() <= 10
 
@@ -111,6 +115,25 @@ def test_the_window_is_the_middle_of_a_long_clip_and_the_whole_of_a_short_one() 
     assert short[0, :11].tolist() == [*range(10), 0]
 
 
+def test_a_short_clip_stands_in_the_middle_of_its_own_mean_and_a_long_one_is_cut() -> None:
+    long = np.repeat(np.arange(300, dtype=np.float32)[:, None], 13, axis=1)
+    assert voice_sequence(long, None)[0].tolist() == list(range(22, 278))
+    short = voice_sequence(long[:10], None)
+    assert short[0, 123:133].tolist() == list(range(10))
+    assert set(short[0, :123]) | set(short[0, 133:]) == {4.5}
+
+
+def test_a_sequence_of_faces_keeps_the_order_of_frames_and_needs_no_colour() -> None:
+    frames = clip("face", 30)
+    forward, backward = face_sequence(frames, None), face_sequence(frames[::-1].copy(), None)
+    assert forward.shape == (288, 16)
+    assert np.array_equal(forward[:, 0], backward[:, -1])
+    assert not np.allclose(forward, backward)
+    grey = frames.copy()
+    grey[...] = grey[..., :1]
+    assert np.allclose(face_sequence(grey, None), face_sequence(grey[..., 0].copy(), None), atol=1e-5)
+
+
 def test_statistics_do_not_depend_on_when_something_was_said_but_on_how_it_changes() -> None:
     mfcc = clip("voice", 40)
     forward, backward = voice_statistics(mfcc, None), voice_statistics(mfcc[::-1].copy(), None)
@@ -120,19 +143,24 @@ def test_statistics_do_not_depend_on_when_something_was_said_but_on_how_it_chang
     assert not np.allclose(forward[13 * 4 :], shuffled[13 * 4 :], atol=1e-1)
 
 
-@pytest.mark.parametrize("name", ["statistics", "layered", "cnn"])
+@pytest.mark.parametrize("name", ["statistics", "layered", "cnn", "sequence"])
 def test_every_voice_model_takes_a_code(name: str) -> None:
     codes = np.random.default_rng(1).normal(size=(5, 8)).astype(np.float32)
     model = emotion_model("voice", name)
     inputs = np.stack([model.features(code, None) for code in codes])
-    if name != "cnn":
+    if name == "sequence":
+        assert np.allclose(inputs, codes[:, :, None])  # the same at every step
+    elif name != "cnn":
         assert np.array_equal(inputs, codes)  # nothing of it is lost
     network = model.build(inputs.shape[1:])
     network.load_state_dict(initial_weights(model, inputs, seed=1))
     assert network(torch.from_numpy(inputs)).shape == (5, 6)
 
 
-@pytest.mark.parametrize(("modality", "known"), [("voice", "cnn, layered, statistics"), ("face", "cnn, gradients")])
+@pytest.mark.parametrize(
+    ("modality", "known"),
+    [("voice", "cnn, layered, sequence, statistics"), ("face", "cnn, gradients, sequence")],
+)
 def test_an_unknown_model_is_refused_with_the_known_ones(modality: Any, known: str) -> None:
     with pytest.raises(StudyError, match=f"one of: {known}"):
         emotion_model(modality, "transformer")

@@ -1,0 +1,102 @@
+"""Emotion models, central and federated, nothing hidden: `emotion_models_table.py CORPUS MODALITY WORK [--only ...]`.
+
+Every speaker is held out once, in one of five folds. Central rows are of utility evaluators, trained and tested on
+originals. Federated rows are those of a simulation without DP, of releases by the anonymizer `none`, in this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fusion_table import released, remember_features, scored, trained
+
+from moretta.shared.audit.arrays import VideoFaces
+from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.audit.utility.evaluators import evaluate_utility
+from moretta.shared.core.pseudonym import PseudonymKey
+from moretta.shared.core.workers import limit_threads
+from moretta.shared.data.clips import Corpus
+from moretta.shared.data.reader import read_corpus
+
+EVALUATORS: dict[str, tuple[str, ...]] = {
+    "voice": ("voice-logistic", "voice-forest", "voice-sequence"),
+    "face": ("face-logistic", "face-forest", "face-sequence"),
+}
+MODELS: dict[str, tuple[str, ...]] = {"voice": ("statistics", "cnn", "sequence"), "face": ("gradients", "sequence")}
+FACE_SIDE, FPS = 64, 5.0
+
+
+def main() -> None:
+    """Print a row each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("modality", choices=list(MODELS))
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--only", nargs="*", help="evaluators, or models as `federated-NAME`; default all")
+    parser.add_argument("--people", help="the first and the last number of central rows, as 1017-1032; default all")
+    parser.add_argument("--sites", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rate", type=float, default=0.1, help="learning rate at the sites")
+    parser.add_argument("--folds", type=int, default=5, help="how many of the five are run")
+    requested = parser.parse_args()
+    limit_threads(1)
+    corpus = read_corpus(requested.corpus)
+    names = [*EVALUATORS[requested.modality], *(f"federated-{name}" for name in MODELS[requested.modality])]
+    print("| trained | people | emotion UAR | processor seconds |\n|---|---|---|---|")
+    for name in requested.only or names:
+        start = time.process_time()
+        if name.startswith("federated-"):
+            people, found = len({clip.speaker for clip in corpus.clips}), federated(name.partition("-")[2], requested)
+        else:
+            chosen = _of_people(corpus, requested.people)
+            people, found = len({clip.speaker for clip in chosen.clips}), central(name, chosen, requested.modality)
+        print(f"| {name} | {people} | {found} | {time.process_time() - start:.0f} |", flush=True)
+
+
+def _of_people(corpus: Corpus, span: str | None) -> Corpus:
+    first, _, last = (span or "").partition("-")
+    kept = [clip for clip in corpus.clips if not span or int(first) <= int(clip.speaker) <= int(last)]
+    return dataclasses.replace(corpus, clips=tuple(kept))
+
+
+def central(name: str, corpus: Corpus, modality: Any) -> str:
+    """UAR of an evaluator on originals."""
+    loader = None if modality == "voice" else VideoFaces(side=FACE_SIDE, fps=FPS)
+    clips = ClipSet.from_corpus(corpus, modality, PseudonymKey.seeded(1, "table"), loader=loader)
+    with tempfile.TemporaryDirectory() as scratch:
+        (row,) = evaluate_utility(None, clips, evaluators=[name], seed=1, workers=1, scratch=Path(scratch))
+    if row.value is None:
+        return row.reason
+    return f"{row.value:.3f}" + ("" if row.low is None else f" [{row.low:.2f}, {row.high:.2f}]")
+
+
+def federated(model: str, requested: argparse.Namespace) -> str:
+    """UAR of the model of a simulation, over the folds."""
+    modality, other = requested.modality, "face" if requested.modality == "voice" else "voice"
+    remember_features(modality, model)
+    changes = {
+        modality: {"anonymizer": "none", "form": "mfcc" if modality == "voice" else "frames"},
+        other: {"enabled": False},
+        "sites": requested.sites,
+    }
+    made = released(requested.corpus, requested.work / f"{modality}-{requested.sites}", changes)
+    counts: dict[str, Any] = {}
+    for fold in range(requested.folds):
+        study = made.context.study.with_changes(
+            split__test_fold=fold,
+            train__rounds=requested.rounds,
+            train__learning_rate=requested.rate,
+            **{f"{modality}__model": model},
+        )
+        counts |= trained(made, requested.work / "training", study).evaluation.counts[modality]
+    return scored(np.stack([counts[speaker] for speaker in sorted(counts)]))
+
+
+if __name__ == "__main__":
+    main()

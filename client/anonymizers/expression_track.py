@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import numpy as np
 from pydantic import Field
@@ -162,6 +162,14 @@ class TrackOptions(MeasuredOptions):
     """What a study chooses: noise on numbers that vary by about 1 within a speaker."""
 
 
+class Reading(NamedTuple):
+    """What measures expression: pixels of the crops that it reads, the reader, and its measures of public people."""
+
+    crop_side: int
+    read: Callable[[Pictures], Measures]
+    public: PublicMeasures
+
+
 @anonymizer("expression-track", modality="face", version="1")
 class ExpressionTrack(MeasuredFace):
     """Measures expression, and draws it as the same public person.
@@ -190,20 +198,23 @@ class ExpressionTrack(MeasuredFace):
         public: PublicMeasures | None = None,
         form: str = "frames",
     ) -> None:
-        from moretta.shared.features.face_track import public_tracks, shipped_reader
-
-        tracks = public_tracks()
-        super().__init__(cropper, options, fps=fps, public=public or tracks.only(_COLUMNS), form=form)
-        self._at_rest = np.median(tracks.quantiles, axis=0)
-        self._read, self._portrait = shipped_reader(), Portrait(options.side, options.person)
+        reading = self.reading()
+        super().__init__(cropper, options, fps=fps, public=public or reading.public.only(_COLUMNS), form=form)
+        self._at_rest = np.median(reading.public.quantiles, axis=0)
+        self._read, self._portrait = reading.read, Portrait(options.side, options.person)
 
     @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> Self:  # noqa: ARG003 - all is in the package
         """Pictures of the size, and noise as the study says."""
-        from moretta.shared.features.face_track import CROP_SIDE
-
         options = TrackOptions.of(study.face.options)
-        return cls(FaceCropper(CROP_SIDE), options, fps=study.face.fps, form=study.face.form)
+        return cls(FaceCropper(cls.reading().crop_side), options, fps=study.face.fps, form=study.face.form)
+
+    @classmethod
+    def reading(cls) -> Reading:
+        """How faces are measured."""
+        from moretta.shared.features.face_track import CROP_SIDE, public_tracks, shipped_reader
+
+        return Reading(CROP_SIDE, shipped_reader(), public_tracks())
 
     def measured(self, pictures: Pictures) -> Measures:
         """[frames, side, side, 3] -> the released channels of the crops' track, [frames, dimensions]."""

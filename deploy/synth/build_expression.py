@@ -89,9 +89,14 @@ def train_channels(
     return net.eval(), np.asarray(1 / weights, np.float32)
 
 
-def public_tracks(read: TrackReader, people: int) -> list[list[Track]]:
-    """Tracks of public people who say sentences in all emotions, a list for each person."""
-    cropper, tracks = FaceCropper(CROP_SIDE, Hog()), []
+def public_tracks(
+    read: Callable[[npt.NDArray[np.uint8]], Track], people: int, *, side: int = CROP_SIDE, height: int = 120
+) -> list[list[Track]]:
+    """Tracks of public people who say sentences in all emotions, a list for each person.
+
+    `read` gets crops of `side` pixels, out of frames of `height` rows.
+    """
+    cropper, tracks = FaceCropper(side, Hog()), []
     for person in range(people):
         identity = make_identity(FIRST_PUBLIC + person)
         own = []
@@ -104,6 +109,8 @@ def public_tracks(read: TrackReader, people: int) -> list[list[Track]]:
                 fps=PUBLIC_FPS,
                 intensity=float(rng.choice(LEVELS) * np.exp(rng.normal(0, 0.15))),
                 seed=int(rng.integers(1 << 30)),
+                width=height * 4 // 3,
+                height=height,
             )
             own.append(read(cropper.crop_clip(np.stack(list(frames))).pictures))
         tracks.append(own)
@@ -119,9 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     limit_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
     notify: Notify = lambda text: print(text, flush=True)  # noqa: E731, T201 - a program for a terminal
-    scenes = Scenes(**_kept(options.work / "scenes", lambda: asdict(draw_scenes(FIRST_SCENE, PEOPLE, EACH))))
-    points = _kept(options.work / "points", lambda: net_arrays(train_points(scenes, notify), "points."))
-    channels = _kept(options.work / "channels", lambda: _channel_arrays(*train_channels(scenes, notify)))
+    scenes = Scenes(**kept(options.work / "scenes", lambda: asdict(draw_scenes(FIRST_SCENE, PEOPLE, EACH))))
+    points = kept(options.work / "points", lambda: net_arrays(train_points(scenes, notify), "points."))
+    channels = kept(options.work / "channels", lambda: _channel_arrays(*train_channels(scenes, notify)))
     reader = reader_from({**points, **channels})
     notify("tracks of public people")
     write(options.out, reader, public_tracks(reader, PUBLIC_PEOPLE))
@@ -138,7 +145,7 @@ def _channel_arrays(net: ChannelNet, spread: npt.NDArray[np.float32]) -> Arrays:
     return {**net_arrays(net, "channels."), "spread": spread}
 
 
-def _kept(path: Path, make: Callable[[], Arrays]) -> Arrays:
+def kept(path: Path, make: Callable[[], Arrays]) -> Arrays:
     """The content of a file, which is made and written if it is not there."""
     if not path.exists():
         write_atomic(path, save(make()))

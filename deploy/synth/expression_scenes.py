@@ -63,8 +63,13 @@ def draw_scenes(first: int, people: int, each: int, *, step: Callable[[], None] 
         for row in range((seed - first) * each, (seed - first + 1) * each):
             pictures[row], values[row], points[row] = _scene(person, rng)
         step()
-    five = np.stack([*points.transpose(1, 0, 2)[:3], (points[:, 3] + points[:, 4]) / 2, points[:, 5]], axis=1)
-    return Scenes(pictures, values, five, np.repeat(np.arange(first, first + people), each))
+    return Scenes(pictures, values, five_points(points), np.repeat(np.arange(first, first + people), each))
+
+
+def five_points(six: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The five of `face_track.SKULL`, [..., 5, 2], of those that `skull_points` gives, [..., 6, 2]."""
+    lips = (six[..., 3, :] + six[..., 4, :]) / 2
+    return np.stack([*np.moveaxis(six, -2, 0)[:3], lips, six[..., 5, :]], axis=-2)
 
 
 _NUISANCES = 3
@@ -104,6 +109,16 @@ def loosely(actions: npt.NDArray[np.float64], rng: np.random.Generator) -> dict[
     return weights
 
 
+def random_moment(rng: np.random.Generator) -> tuple[npt.NDArray[np.float64], dict[str, float], View]:
+    """Values of the actions, [actions], what they do to shape targets, and from where the face is seen."""
+    actions = random_actions(rng)
+    weights = loosely(actions, rng)
+    yaw, pitch, roll = (float(angle) for angle in rng.standard_normal(3) * _POSE)
+    gaze = (float(_GAZE[0] * rng.standard_normal()), float(_GAZE[1] * rng.standard_normal()))
+    light: Vector = (float(rng.uniform(-0.9, 0.9)), float(rng.uniform(0.1, 0.9)), 1.0)
+    return actions, weights, View((yaw, pitch, roll), light, gaze)
+
+
 def _one_of(values: npt.NDArray[Any], first: int, second: int, chance: float, rng: np.random.Generator) -> None:
     """Mostly only one of two movements that work against each other."""
     if values[first] > 0 and values[second] > 0 and (chance == 1 or rng.random() < chance):
@@ -117,26 +132,21 @@ def _nuisances() -> tuple[str, ...]:
 
 
 def _scene(person: FaceIdentity, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], Floats, Floats]:
-    actions = random_actions(rng)
-    weights = loosely(actions, rng)
-    yaw, pitch, roll = (float(angle) for angle in rng.standard_normal(3) * _POSE)
-    gaze = (float(_GAZE[0] * rng.standard_normal()), float(_GAZE[1] * rng.standard_normal()))
-    light: Vector = (float(rng.uniform(-0.9, 0.9)), float(rng.uniform(0.1, 0.9)), 1.0)
-    view = View((yaw, pitch, roll), light, gaze)
+    actions, weights, view = random_moment(rng)
     frame = draw(person, weights, view, width=WIDTH, height=HEIGHT, supersample=1, rng=rng)
-    places = _skull(person, view)
+    places = skull_points(person, view, WIDTH, HEIGHT)
     middle = places[:5].mean(0) + rng.normal(0, 3, 2)
     scale = SIDE / (2 * _HALF)
     matrix = np.array([[scale, 0, SIDE / 2 - middle[0] * scale], [0, scale, SIDE / 2 - middle[1] * scale]])
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     size = (SIDE, SIDE)
     picture = cv2.warpAffine(grey, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return picture, np.array([*actions, *gaze], np.float32), places @ matrix[:, :2].T + matrix[:, 2]
+    return picture, np.array([*actions, *view.gaze], np.float32), places @ matrix[:, :2].T + matrix[:, 2]
 
 
-def _skull(person: FaceIdentity, view: View) -> npt.NDArray[Any]:
-    """Eyes, nose, corners of the lips and chin of the face at rest in this pose, [6, 2]."""
-    places = screen_places(posed(person, {}, view.pose), WIDTH, HEIGHT)
+def skull_points(person: FaceIdentity, view: View, width: int, height: int) -> npt.NDArray[Any]:
+    """Eyes, nose, corners of the lips and chin of the face at rest in this pose, in pixels of a frame, [6, 2]."""
+    places = screen_places(posed(person, {}, view.pose), width, height)
     left, right = load_asset().eye_rows
     return np.stack([places[left].mean(0), places[right].mean(0), *places[list(_vertices())]])
 

@@ -48,18 +48,20 @@ class TrackReader:
 
     def __call__(self, pictures: npt.NDArray[np.uint8]) -> Track:
         """The track of the crops of one clip, uint8 [frames, side, side, 3] RGB, of any side."""
-        grey = np.stack([cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures])
-        # Averaged with the neighbouring frames: a head moves less than the network's outputs jitter.
-        padded = np.pad(self.find_points(grey), ((1, 1), (0, 0), (0, 0)), mode="edge")
-        places = np.asarray(0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:])
-        faces = np.stack([aligned(picture, own) for picture, own in zip(grey, places, strict=True)])
-        return np.asarray(_run(self.channels, faces) * self.spread, np.float32)
+        grey = grey_of(pictures)
+        places = self.steady_points(grey)
+        faces = np.stack([aligned(picture, similarity(own, PLACES)) for picture, own in zip(grey, places, strict=True)])
+        return np.asarray(run(self.channels, faces) * self.spread, np.float32)
+
+    def steady_points(self, grey: npt.NDArray[np.uint8]) -> Points:
+        """As `find_points`, `steady`."""
+        return steady(self.find_points(grey))
 
     def find_points(self, grey: npt.NDArray[np.uint8]) -> Points:
         """Where the skull's points are, uint8 [frames, side, side] -> [frames, points, 2] in pixels (right, down)."""
         side, own = grey.shape[1], nets.POINT_SIDE
         small = np.stack([cv2.resize(picture, (own, own), interpolation=cv2.INTER_AREA) for picture in grey])
-        inside = (_run(self.points, small).reshape(-1, nets.POINTS, 2) + 1) * own / 2
+        inside = (run(self.points, small).reshape(-1, nets.POINTS, 2) + 1) * own / 2
         return np.asarray((inside + 0.5) * side / own - 0.5, np.float64)
 
 
@@ -82,14 +84,18 @@ def public_tracks() -> PublicMeasures:
     return PublicMeasures.from_arrays(nets.shipped_arrays(), "public.")
 
 
-def aligned(picture: npt.NDArray[np.uint8], points: Points) -> npt.NDArray[np.uint8]:
-    """One grey picture turned, moved and scaled so that its points [5, 2] lie where all faces have them."""
-    matrix = similarity(points, PLACES)
+def steady(points: Points) -> Points:
+    """[frames, points, 2] averaged with the neighbouring frames: a head moves less than a network's outputs jitter."""
+    padded = np.pad(points, ((1, 1), (0, 0), (0, 0)), mode="edge")
+    return np.asarray(0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:])
+
+
+def aligned(picture: npt.NDArray[np.uint8], matrix: Points, side: int = nets.FACE_SIDE) -> npt.NDArray[np.uint8]:
+    """One grey picture turned, moved and scaled by `similarity`'s matrix, [side, side]."""
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     # A picture that is made much smaller would otherwise lose pixels between the samples.
     source = cv2.GaussianBlur(picture, (0, 0), 0.35 / scale) if scale < 0.8 else picture
-    size = (nets.FACE_SIDE, nets.FACE_SIDE)
-    turned = cv2.warpAffine(source, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    turned = cv2.warpAffine(source, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(turned, np.uint8)
 
 
@@ -103,8 +109,14 @@ def similarity(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> Points:
     return np.hstack([turn, (wanted - turn @ middle)[:, None]])
 
 
+def grey_of(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """RGB pictures [frames, side, side, 3] in grey, [frames, side, side]."""
+    return np.stack([np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8) for picture in pictures])
+
+
 @torch.inference_mode()
-def _run(net: torch.nn.Module, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def run(net: torch.nn.Module, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """The network's outputs for aligned grey pictures, uint8 [frames, side, side], `BATCH` at once."""
     parts = []
     for start in range(0, len(pictures), BATCH):
         part = pictures[start : start + BATCH]

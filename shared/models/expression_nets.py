@@ -86,11 +86,11 @@ def standardised(pictures: npt.NDArray[Any]) -> torch.Tensor:
 
 
 @cache
-def shipped_arrays() -> dict[str, npt.NDArray[Any]]:
-    """Everything in the shipped file, by name, read once per process."""
+def shipped_arrays(file: str = FILE) -> dict[str, npt.NDArray[Any]]:
+    """Everything in a file that comes with the package, by name, read once per process."""
     from safetensors.numpy import load
 
-    return load(files(__package__).joinpath(FILE).read_bytes())
+    return load(files(__package__).joinpath(file).read_bytes())
 
 
 def net_arrays(net: nn.Module, prefix: str) -> dict[str, npt.NDArray[Any]]:
@@ -109,5 +109,5 @@ def filled(net: N, prefix: str, arrays: Mapping[str, npt.NDArray[Any]]) -> N:
     missing, unexpected = net.load_state_dict(state, strict=False)
     wrong = [name for name in missing if not name.endswith("num_batches_tracked")] + unexpected
     if wrong:
-        raise ValueError(f"{FILE} does not fit the network: {', '.join(wrong)}")
+        raise ValueError(f"arrays do not fit {type(net).__name__}: {', '.join(wrong)}")
     return net.eval().requires_grad_(False)

@@ -18,6 +18,7 @@ from moretta.shared.audit.arrays import PackedArrays
 from moretta.shared.audit.attackers.base import Embedder, attacker_row, get_attacker, get_embedder
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.pretrained.face_encoders import FACE_ENCODERS
+from moretta.shared.audit.pretrained.face_shape import FaceShape
 from moretta.shared.audit.protocol import SetName
 from moretta.shared.audit.views import Features, face_picture, motion, plain, voice_statistics
 from moretta.shared.core.array_types import Array, Float32, Int64
@@ -279,6 +280,6 @@ _row(
     scaled=True,
     learns_features=True,
 )
-for _encoder in (*SPEAKER_ENCODERS, *FACE_ENCODERS):
+for _encoder in (*SPEAKER_ENCODERS, *FACE_ENCODERS, FaceShape):
     _settings = {"network": _encoder, "version": _encoder.version, "max_unprotected_eer": _encoder.threshold}
     attacker_row(_encoder.name, PretrainedAttacker, modality=_encoder.modality, kind="pretrained", **_settings)

@@ -146,7 +146,8 @@ class Window(NamedTuple):
     height: int
 
 
-def _rotation(pose: Vector) -> Floats:
+def rotation(pose: Vector) -> Floats:
+    """[3, 3] of (yaw, pitch, roll), see `View`."""
     (cy, cx, cr), (sy, sx, sr) = np.cos(pose), np.sin(pose)
     roll = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
     pitch = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
@@ -158,7 +159,7 @@ def posed(identity: FaceIdentity, weights: dict[str, float], pose: Vector) -> Fl
     """Vertices of the posed head in the camera's frame, origin at the aim, [V, 3]."""
     points = identity.vertices.copy()
     points[: identity.skin_count] += load_asset().blend(weights)
-    turned = (points - PIVOT) @ _rotation(pose).T + PIVOT
+    turned = (points - PIVOT) @ rotation(pose).T + PIVOT
     points += identity.turn[:, None] * (turned.astype(np.float32) - points)
     return points - (identity.eye_middle + np.array(AIM, np.float32))
 

@@ -17,9 +17,11 @@ import cv2
 import numpy as np
 
 from moretta.deploy.synth.expression_scenes import random_moment
+from moretta.shared.audit.metrics import Trials
+from moretta.shared.audit.metrics.verification import eer
 from moretta.shared.core.array_types import Float64, UInt8
 from moretta.shared.core.workers import limit_threads
-from moretta.shared.features.dense_landmarks import CROP_SIDE, LandmarkReader, shipped_landmarks
+from moretta.shared.features.dense_landmarks import CROP_SIDE, FoundPoints, LandmarkReader, shipped_landmarks
 from moretta.shared.features.face_detectors import best_detector
 from moretta.shared.features.face_track import CROP_SIDE as TRACK_SIDE
 from moretta.shared.features.face_track import shipped_reader
@@ -191,14 +193,23 @@ def main() -> None:
     print(f"expression-track's reader, mean r of 15 {r[: len(ACTIONS)].mean():.2f}")
     print("   " + ", ".join(f"{c} {value:.2f}" for c, value in zip(CHANNELS, r, strict=True)))
 
+    likeness_of_shapes(model, found)
+    mesh_input(model, people, options.height)
+
+
+def likeness_of_shapes(model: HeadModel, found: list[FoundPoints]) -> None:
+    """Whether the identity fitted to half of a person's pictures tells the other half: what `face-shape` compares."""
     halves = [
         [fit_head(model, f.places[k::2], f.sigma[k::2], steadiness=np.inf).identity for k in (0, 1)] for f in found
     ]
     unit = np.array(halves) / np.linalg.norm(halves, axis=2, keepdims=True)
     likeness = unit[:, 0] @ unit[:, 1].T
-    others = likeness[~np.eye(len(unit), dtype=bool)]
-    print(f"cosine of fitted identities: same person {np.diag(likeness).mean():.2f}, others {others.mean():.2f}")
-    mesh_input(model, people, options.height)
+    same = np.eye(len(unit), dtype=bool)
+    print(
+        f"cosine of fitted identities: same person {likeness[same].mean():.2f}, others {likeness[~same].mean():.2f}",
+        end="",
+    )
+    print(f", EER {eer(Trials(likeness.ravel(), *np.indices(likeness.shape).reshape(2, -1))):.2f}")
 
 
 def mesh_input(model: HeadModel, people: list[Person], height: int) -> None:

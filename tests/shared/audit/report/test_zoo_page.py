@@ -101,5 +101,7 @@ def test_the_page_is_sorted_and_filtered_by_its_style_alone_under_its_own_policy
     assert "<b>" not in text and "&lt;b&gt;broken&lt;/b&gt;" in text and "the disk &amp; all" in text
 
 
-def test_a_page_of_failures_alone_is_a_page() -> None:
-    assert "failed, see below" in page((row("a", failed="no"),))
+def test_what_has_no_figure_has_no_rank() -> None:
+    text = page((row("a", failed="no"),))
+    assert "failed, see below" in text and '<td class="num">1</td>' not in text
+    assert page().count('<td class="num">1</td>') == len(ORDERS) - 1  # nobody has 10 clips

@@ -115,6 +115,16 @@ def test_expression_changes_slowly_where_frames_follow_each_other(model, strange
     assert changes[0.1] < 0.5 * changes[0.5] and changes[0.5] < changes[np.inf]
 
 
+def test_frames_that_may_not_differ_show_what_they_show_together(model, strangers) -> None:
+    """All frames of a very steady clip have the channels of one frame with the mean of their points."""
+    still, rng = strangers[1][1][0], np.random.default_rng(4)
+    shaken = still + rng.normal(0, 0.05, (5, *still.shape))
+    steady = fit_head(model, shaken, sigma(shaken, 0.05), steadiness=1e-3, steps=40).channels
+    once = fit_head(model, shaken.mean(0)[None], sigma(shaken[:1], 0.05 / np.sqrt(5)), steps=40).channels
+    assert np.abs(np.diff(steady, axis=0)).max() < 1e-3
+    assert np.abs(steady.mean(0) - once).max() < 0.1
+
+
 def test_where_nothing_is_known_the_head_is_the_usual_one(model, strangers) -> None:
     places = strangers[0][1][:2]
     fit = fit_head(model, places, sigma(places, 1e6))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
@@ -44,6 +44,11 @@ def _anchored(path: Path, info: ValidationInfo) -> Path:
     return path if folder is None else (Path(folder) / path).resolve()
 
 
+def _by_key(content: dict[str, Any]) -> dict[str, Any]:
+    """In one order, so that a study has one digest however its keys were written or carried."""
+    return dict(sorted(content.items()))
+
+
 StudyPath = Annotated[Path, AfterValidator(_anchored)]
 """A path in a study file. It is relative to the file, and made absolute when the file is read."""
 
@@ -73,7 +78,7 @@ class TrainSection(Section):
     """Of each model."""
     strategy: str = "FedAvg"
     """One of Flower's, by the name of its class."""
-    strategy_options: dict[str, float | int | bool] = Field(default_factory=dict)
+    strategy_options: Annotated[dict[str, float | int | bool], AfterValidator(_by_key)] = Field(default_factory=dict)
     """Arguments of the strategy."""
     local_epochs: int = Field(default=1, ge=1, le=100)
     """Passes over a site's clips in one round."""
@@ -202,7 +207,9 @@ class AuditSection(Section):
     """Utility evaluators that run only where they are named, beside all others: they train a network, for minutes."""
     utility: bool = True
     """Evaluators of emotion on originals and releases: what an anonymizer has left."""
-    sentences: Annotated[dict[Code, Text], Field(max_length=1_000)] = Field(default_factory=dict)
+    sentences: Annotated[dict[Code, Text], Field(max_length=1_000), AfterValidator(_by_key)] = Field(
+        default_factory=dict
+    )
     """What is said, by the code of the sentence: for the words that are still recognised. Empty for CREMA-D's and
     RAVDESS's own codes."""
     at_sites: Annotated[tuple[AttackerName, ...], Field(max_length=8)] = ()

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.app import RecordDict
 from pydantic import BaseModel
 
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.terms import MODALITIES
+from moretta.shared.messages import wire
 from moretta.shared.release.anonymizer import anonymizer_names, get_anonymizer
 from moretta.shared.study.schema import Study, load_study, parse_study
 
@@ -103,6 +105,18 @@ def test_paths_are_relative_to_the_study_file(tmp_path: Path) -> None:
     study = load_study(_written(tmp_path / "s.toml", text))
     assert study.voice.options.public_speech == (tmp_path / "speech").resolve()
     assert study.face.options.weights == (tmp_path.parent / "face.safetensors").resolve()
+
+
+def test_the_digest_does_not_depend_on_the_order_in_which_keys_are_written_or_carried() -> None:
+    options = {"server_momentum": 0.9, "server_learning_rate": 0.5}
+    sentences = {"DOG": "dogs are sitting", "CAT": "cats are standing"}
+    study = Study().with_changes(
+        train={"strategy": "FedAvgM", "strategy_options": options}, audit={"sentences": sentences}
+    )
+    content = RecordDict({wire.CONFIG: wire.study_config(study)})
+    assert wire.study_of(content).digest() == study.digest()
+    turned = {"strategy": "FedAvgM", "strategy_options": dict(reversed(options.items()))}
+    assert study.with_changes(train=turned).digest() == study.digest()
 
 
 def test_the_digest_changes_with_every_key_and_survives_a_round_trip() -> None:

@@ -68,7 +68,7 @@ def respond_to_attack(settings: SiteSettings, study: Study, attacker: str, appro
         ledger, size = settings.site_budget().ledger, sum(sum(map(sum, each)) for each in scores.values())
 
         def check() -> None:
-            before = sum(entry["scores"] for entry in ledger.entries(SCORES_KIND, study=study.digest()))
+            before = sum(entry["scores"] for entry in ledger.entries(SCORES_KIND))
             policy.check_attack(study, speakers=len(people), scores=before + size)
 
         ledger.spend(

@@ -202,7 +202,7 @@ class Policy(OwnRecord):
 
         Args:
             speakers: whose originals are compared; None where that is not known yet.
-            scores: of this study that have left and would leave, together.
+            scores: of all studies that have left and would leave, together: a renamed study is another one.
         """
         if not self.allow_attacks:
             raise PolicyError("allow_attacks", f"attacks on originals for {study.name!r}")
@@ -210,7 +210,7 @@ class Policy(OwnRecord):
             found = f"an attack on the originals of {speakers} people"
             raise PolicyError("min_attacked_speakers", found, expected=f"at least {self.min_attacked_speakers}")
         if scores > self.max_attack_scores:
-            found = f"{scores} scores of originals in one study"
+            found = f"{scores} scores of originals in all studies together"
             raise PolicyError("max_attack_scores", found, expected=f"at most {self.max_attack_scores}")
 
     def check_codebook(self, study: Study, clips: int) -> None:

@@ -85,7 +85,7 @@ def attack_lines(study: Study, policy: Policy) -> list[str]:
     allowed = "allows" if policy.allow_attacks else "refuses"
     return [
         f"requests that this site attacks its own originals with {', '.join(study.audit.at_sites)}",
-        f"at most {policy.max_attack_scores} rounded scores would leave, without names of clips or people",
+        f"at most {policy.max_attack_scores} rounded scores of all studies would leave, without names",
         "no epsilon covers them; the ledger counts them",
         f"your policy {allowed} this part (allow_attacks); the rest of the study does not depend on it",
     ]

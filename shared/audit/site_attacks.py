@@ -101,6 +101,9 @@ def check_learned(study: Study, arrays: Mapping[str, Array]) -> None:
     theirs = {name: array for name, array in arrays.items() if name.startswith(OF_ATTACKER)}
     if theirs or study.audit.at_sites:
         check_public(theirs, learned_rules(study))
+    for name, array in theirs.items():
+        if array.ndim == 2 and array.shape[1] > array.shape[0]:  # it adds nothing, and could fill a site's memory
+            raise StudyError(f"the public array {name} of {list(array.shape)}", expected="no more columns than rows")
 
 
 def learn(study: Study) -> dict[str, Array]:

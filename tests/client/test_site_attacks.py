@@ -129,7 +129,8 @@ def test_an_offer_with_impossible_arrays_is_refused_before_a_clip_is_read(
     asked: Coordinator, learned: dict[str, Any]
 ) -> None:
     settings, name = deployed_site(asked.home.root), f"{OF_ATTACKER}voice-wccn/map"
-    for array in (learned[name] * np.float32(np.nan), learned[name][:-1], learned[name][None]):
+    wide = np.tile(learned[name], 2)[:, : len(learned[name]) + 1]  # as many columns as fit an offer: gigabytes here
+    for array in (learned[name] * np.float32(np.nan), learned[name][:-1], learned[name][None], wide):
         arrays = VOICE | learned | {name: array}
         with pytest.raises((StudyError, RefusedError)):
             respond_to_offer(settings, STUDY, approval_digest(STUDY, described(arrays)), arrays)
@@ -165,6 +166,17 @@ def test_scores_of_all_attackers_and_releases_of_a_study_count_together(
     asked.run = 2
     asked.release()
     assert not list((asked.home.root / "attacks").rglob("*.json"))
+    assert "max_attack_scores" in asked.attack()["failure"]
+    assert len(asked.scores) == 1
+
+
+def test_a_study_under_another_name_gets_no_scores_of_its_own(asked: Coordinator) -> None:
+    policy = asked.home.policy_file.read_text("utf-8")
+    asked.attack()
+    (entry,) = asked.scores
+    asked.home.policy_file.write_text(f"max_attack_scores = {entry['scores'] + 1}\n{policy}", "utf-8")
+    asked.study, asked.run = STUDY.with_changes(name="another", seed=7), 2
+    asked.release()
     assert "max_attack_scores" in asked.attack()["failure"]
     assert len(asked.scores) == 1
 

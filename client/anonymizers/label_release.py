@@ -87,7 +87,7 @@ class LabelRelease(PlannedAnonymizer[OptionsT]):
 
     @abstractmethod
     def measured(self, clip: Array) -> Rows:
-        """float32 [1, n] of one clip. Nothing of it may leave."""
+        """float32 [1, n] of one clip. Nothing of it may leave, nor how often nothing could be measured."""
 
     @abstractmethod
     def shown(self, label: npt.NDArray[np.int32]) -> Array:

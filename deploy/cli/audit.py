@@ -68,7 +68,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.shared.pretrained import cache_folder
     from moretta.shared.release.data_set import CHECKSUMS_FILE
 
-    data_set = data_set_in(releases) if attach else None
+    data_set = data_set_in(releases, out) if attach else None
     # a page that others get names no path of this machine
     names = (
         {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -175,15 +174,16 @@ def _say_link(link: str) -> None:
 def _reviewed(site: SiteHome, offer: Offer) -> Iterator[tuple[Review, Choice]]:
     """What would be released, and the choice of its clips with their risks; in a folder that is gone afterwards."""
     from moretta.client.site_home import REVIEW_PREFIX
+    from moretta.deploy.runtime.run_folder import passing_folder
     from moretta.deploy.site.review import make_review, steward_settings
     from moretta.deploy.site.review_choice import Choice
     from moretta.shared.core.workers import in_lines
 
     settings = steward_settings(site)
     choice = Choice.of(settings, offer)
-    with tempfile.TemporaryDirectory(prefix=REVIEW_PREFIX, dir=site.root) as folder:
+    with passing_folder(REVIEW_PREFIX, site.root) as folder:
         with progress("Anonymizing") as step:
-            out = Path(folder) / "review"
+            out = folder / "review"
             made = make_review(
                 settings, offer.study, out, arrays=offer.arrays(), own_names=True, step=step, notify=note
             )

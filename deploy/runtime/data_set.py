@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,14 @@ def finish_data_set(release: Release, *, synthetic: bool) -> str:
     return _seal(release, [column for column in MEDIA_ENDINGS if column in media], ())
 
 
-def data_set_in(releases: Path) -> Path:
+def data_set_in(releases: Path, out: Path) -> Path:
     """The one data set to which an audit of these releases can be attached.
 
+    Args:
+        out: where the audit is to be written.
+
     Raises:
-        ReleaseError: there is none, there are several, or its files are not those that were listed.
+        ReleaseError: there is none, there are several, its files are not those that were listed, or `out` is inside.
     """
     found = [folder for folder in release_folders(releases) if (folder / CHECKSUMS_FILE).is_file()]
     if len(found) != 1:
@@ -60,6 +64,12 @@ def data_set_in(releases: Path) -> Path:
             f"{len(found)} data sets in {releases}",
             expected="one, which `moretta anonymize` finished, to attach the audit to",
             fix="name its folder, or audit without attaching",
+        )
+    if out.resolve().is_relative_to(found[0].resolve()):
+        raise ReleaseError(
+            f"an audit written to {out}, inside the data set",
+            expected="a folder elsewhere: trials and figures of single people are not for others",
+            fix="choose another --out",
         )
     check_files(found[0], but=(AUDIT_FOLDER, SHEET_FILE))  # half of an earlier attachment is written anew
     return found[0]
@@ -80,6 +90,9 @@ def attach_audit(folder: Path, audited: Path, found: Audited) -> str:
     for part in ("audit", "inference", "utility"):
         kept = (row for row in content[part] if not _PSEUDONYM.fullmatch(row["subset"]))
         content[part] = [{**row, "by_speaker": {}} for row in kept]
+    if (folder / AUDIT_FOLDER).is_symlink():  # of whoever made the data set: it would lead the files elsewhere
+        (folder / AUDIT_FOLDER).unlink()
+    shutil.rmtree(folder / AUDIT_FOLDER, ignore_errors=True)  # what else lies in it would be listed as if it belonged
     write_atomic(folder / AUDIT_FOLDER / PAGE_FILE, (audited / PAGE_FILE).read_bytes())
     write_atomic(folder / AUDIT_FOLDER / FIGURES_FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
     leaks = tables.inference_sentence(found.findings)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -111,9 +111,14 @@ def prepare_output(folder: Path) -> None:
 
 def reproduce_command(arguments: list[str], names: Mapping[Path | None, str] | None = None) -> str:
     """The command line as a person would type it again; `names` stand in for paths that are nobody else's business."""
-    for path, name in (names or {}).items():
-        arguments = [re.sub(rf"^(--[a-z]+=)?{re.escape(str(path))}$", rf"\g<1>{name}", word) for word in arguments]
-    return shlex.join(["moretta", *arguments])
+    return shlex.join(["moretta", *(_without_path(word, names or {}) for word in arguments)])
+
+
+def _without_path(word: str, names: Mapping[Path | None, str]) -> str:
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    # As paths: a shell completes the name of a folder with a slash
+    name = names.get(Path(value)) if value else None
+    return word if name is None else f"{option}{equals}{name}"
 
 
 @contextmanager
@@ -148,6 +153,17 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
 
     with _handling(stop) as old:
         yield lambda: came
+
+
+@contextmanager
+def passing_folder(prefix: str, parent: Path) -> Iterator[Path]:
+    """A folder, for its owner alone, that is removed whole at the end: a second Ctrl-C does not stop that."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        yield folder
+    finally:
+        with _handling(lambda _: None):
+            shutil.rmtree(folder)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from moretta.client.clips.site_clips import site_corpus
 from moretta.client.settings import SiteSettings
 from moretta.client.site_home import REVIEW_PREFIX
 from moretta.deploy.runtime.audit_sets import Audited, Sets, audit_sets
-from moretta.deploy.runtime.run_folder import Notify, prepare_output
+from moretta.deploy.runtime.run_folder import Notify, passing_folder, prepare_output
 from moretta.deploy.site.review import Arrays, Review, make_review
 from moretta.deploy.site.review_choice import sets_of
 from moretta.shared.audit.result import strongest
@@ -120,10 +120,10 @@ def _scratch(home: Path) -> Iterator[Path]:
     """
     get_temp_dir()  # of multiprocessing: it outlives this, and its sockets need a short path
     before, named = tempfile.tempdir, os.environ.get(_VARIABLE)
-    with tempfile.TemporaryDirectory(prefix=REVIEW_PREFIX, dir=home) as folder:
+    with passing_folder(REVIEW_PREFIX, home) as folder:
         try:
-            tempfile.tempdir = os.environ[_VARIABLE] = folder  # the variable is for processes of a pool
-            yield Path(folder)
+            tempfile.tempdir = os.environ[_VARIABLE] = str(folder)  # the variable is for processes of a pool
+            yield folder
         finally:
             tempfile.tempdir = before
             os.environ.pop(_VARIABLE)

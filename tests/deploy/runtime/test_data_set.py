@@ -197,8 +197,15 @@ def test_an_audit_is_attached_without_figures_of_single_people(
     found = audit_folder(moved, corpus=corpus, key=made / "pseudonym.key", out=out, **options)  # type: ignore[arg-type]
     pseudonyms = {clip.speaker for clip in open_release(moved).clips}
     assert any(name in (out / "audit.json").read_text() for name in pseudonyms)
-    assert data_set_in(moved.parent) == moved
+    assert data_set_in(moved.parent, out) == moved
+    for inside in (moved / "audit", moved.parent / "x" / ".." / moved.name / "more"):
+        with pytest.raises(ReleaseError, match="inside the data set"):
+            data_set_in(moved, inside)
+    elsewhere = tmp_path / "web"
+    elsewhere.mkdir()
+    (moved / "audit").symlink_to(elsewhere)  # by whoever made the data set
     digest = attach_audit(moved, out, found)
+    assert not list(elsewhere.iterdir()) and not (moved / "audit").is_symlink()
     moretta.load_release(moved, digest=digest)
     sheet, attached = (moved / "DATASHEET.md").read_text(), (moved / "audit" / "audit.json").read_text()
     assert NO_AUDIT not in sheet and f"Verdict: {found.gate.verdict}" in sheet
@@ -206,13 +213,14 @@ def test_an_audit_is_attached_without_figures_of_single_people(
     for text in (sheet, attached, (moved / "audit" / "audit.html").read_text()):
         assert not [name for name in pseudonyms if name in text]
     (moved / "audit" / "audit.json").unlink()  # ended in the middle: it can be attached again
-    assert attach_audit(data_set_in(moved), out, found) == digest
+    (moved / "audit" / "forged.html").write_text("nobody is recognised")
+    assert attach_audit(data_set_in(moved, out), out, found) == digest
     _flip(moved)
     with pytest.raises(ReleaseError, match="changed"):
-        data_set_in(moved)
+        data_set_in(moved, out)
     (moved / "SHA256SUMS").unlink()
     with pytest.raises(ReleaseError, match="0 data sets"):
-        data_set_in(moved)
+        data_set_in(moved, out)
 
 
 def test_pictures_are_png_where_a_clip_has_one_frame_and_video_where_it_has_more(tmp_path: Path) -> None:

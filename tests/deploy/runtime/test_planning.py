@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from moretta.deploy.cli.main import run
 from moretta.deploy.runtime.planning import plan_simulation
-from moretta.deploy.runtime.run_folder import interruptible, reproduce_command
+from moretta.deploy.runtime.run_folder import interruptible, passing_folder, reproduce_command
 from moretta.shared.core.errors import Interrupted, StudyError
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.study.run_plan import SimulationPlan
@@ -76,6 +78,30 @@ def test_a_damaged_plan_is_refused(tmp_path: Path) -> None:
 
 def test_the_command_to_reproduce_can_be_pasted_into_a_shell() -> None:
     assert reproduce_command(["simulate", "--out", "my run"]) == "moretta simulate --out 'my run'"
+
+
+@pytest.mark.parametrize("typed", ["/home/ann/ward", "/home/ann/ward/", "/home/ann//ward", "/home/ann/./ward/"])
+def test_a_command_that_others_read_names_no_path_however_it_was_typed(typed: str) -> None:
+    names = {Path(typed): "ORIGINALS", None: "KEY", Path(): "release"}
+    said = reproduce_command(["audit", ".", "--corpus", typed, f"--corpus={typed}", "--attach"], names)
+    assert said == "moretta audit release --corpus ORIGINALS --corpus=ORIGINALS --attach"
+
+
+def test_a_second_ctrl_c_leaves_nothing_of_a_folder_that_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed = shutil.rmtree
+
+    def slowly(*arguments: Any, **more: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        removed(*arguments, **more)
+
+    monkeypatch.setattr(shutil, "rmtree", slowly)
+    with pytest.raises(KeyboardInterrupt, match="first"), passing_folder(".review-", tmp_path) as folder:
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        (folder / "raw.wav").write_bytes(b"x")
+        raise KeyboardInterrupt("first")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -189,13 +189,18 @@ def counted(scores: Float64) -> Counts:
 
 
 def _chosen(plan: TrialPlan, speaker_of: Mapping[str, str], rng: np.random.Generator) -> Iterator[tuple[str, str]]:
-    """At most `MAX_TRIALS` pairs of each kind, and as many of one person tried as of any other, as far as there are."""
+    """At most `MAX_TRIALS` pairs of each kind, and as many of one person tried as of any other, as far as there are.
+
+    Nobody has more pairs than half of the people have, so of n people nobody has much more than 2 / n of the pairs.
+    Counts in which one person has nearly all would be scores of that person.
+    """
     for is_mated in (True, False):
         by_person: dict[str, list[tuple[str, str]]] = {}
         for pair in (plan.pairs[i] for i in rng.permutation(len(plan.pairs))):
             if (speaker_of[pair[0]] == speaker_of[pair[1]]) == is_mated:
                 by_person.setdefault(speaker_of[pair[1]], []).append(pair)
-        rounds = (own[turn : turn + 1] for turn in range(MAX_TRIALS) for own in by_person.values())
+        most = sorted(map(len, by_person.values()), reverse=True)[len(by_person) // 2] if by_person else 0
+        rounds = (own[turn : turn + 1] for turn in range(min(most, MAX_TRIALS)) for own in by_person.values())
         yield from [pair for own in rounds for pair in own][:MAX_TRIALS]
 
 

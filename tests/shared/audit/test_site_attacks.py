@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from moretta.shared.audit.attackers.base import get_embedder
 from moretta.shared.audit.attackers.open_set import WithinClassEmbedder
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.metrics.scores import METRICS, Trials
+from moretta.shared.audit.protocol import make_plan
 from moretta.shared.audit.report.page import render_audit
 from moretta.shared.audit.report.summary import headlines
 from moretta.shared.audit.report.verdict import check_gate
@@ -21,6 +23,7 @@ from moretta.shared.core.errors import AttackersError, ReleaseError, StudyError
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.messages.wire import LEVELS, MAX_TRIALS
+from moretta.shared.release import ReleasedClip
 from moretta.shared.study.public_arrays import OF_ATTACKER
 from moretta.shared.study.schema import Study, parse_study
 from moretta.shared.study.sections import GateSection
@@ -148,6 +151,20 @@ def test_counting_rounds_and_forgets_the_order() -> None:
     assert EER(counts.trials) == pytest.approx(EER(exact), abs=0.02)
     ends = site_attacks.counted(np.array([-1.0, 1.0, 1.0000001]))
     assert (ends[0], ends[-1], sum(ends)) == (1, 2, 3)
+
+
+def test_counts_are_not_those_of_the_one_person_with_most_clips() -> None:
+    """As at a site where nine people have two clips each, and a tenth has sixty: these would be the tenth's scores."""
+    clips = [
+        ReleasedClip(clip=f"{100 * person + n:016x}", speaker=f"{person:016x}", emotion="NEU", sentence="", level="")
+        for person in range(10)
+        for n in range(60 if person == 9 else 2)
+    ]
+    speaker_of = {clip.clip: clip.speaker for clip in clips}
+    chosen = list(site_attacks._chosen(make_plan(clips, seed=1), speaker_of, np.random.default_rng(1)))
+    for is_mated in (True, False):
+        tried = Counter(speaker_of[b] for a, b in chosen if (speaker_of[a] == speaker_of[b]) == is_mated)
+        assert len(tried) == 10 and max(tried.values()) <= 0.2 * sum(tried.values())
 
 
 def test_codes_and_single_people_have_no_scores(learned: tuple[Study, dict[str, Any]], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from moretta.shared.audit.metrics.intervals import Interval
 from moretta.shared.audit.metrics.scores import leaks_when_low
 from moretta.shared.core.atomic import disk_failed
+from moretta.shared.core.errors import ClipError
 
 Attack = Literal["identity", "attribute", "inversion", "cross-modal", "membership", "updates", "utility"]
 Kind = Literal["adaptive", "trained", "pretrained"]
@@ -133,7 +134,15 @@ def strongest_of_each(results: Iterable[Result]) -> list[Result]:
 
 
 def failure(error: Exception) -> str:
-    """The reason of an attack that raised, in one line. Only a disk that failed is raised again: it ends the audit."""
+    """The reason of an attack that raised, in one line, for readers who may not learn what originals are called.
+
+    Only a disk that failed is raised again: it ends the audit.
+    """
     if disk_failed(error):
         raise error
-    return f"{FAILED} {type(error).__name__}: {str(error).partition(chr(10))[0][:400]}"
+    text = str(error)
+    if isinstance(error, ClipError):
+        text = error.reason
+    elif isinstance(error, OSError):
+        text = error.strerror or "a file could not be used"
+    return f"{FAILED} {type(error).__name__}: {text.partition(chr(10))[0][:400]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from speakers import codes, run_audit, voices
 from moretta.shared.audit import runner
 from moretta.shared.audit.attackers import get_attacker
 from moretta.shared.audit.execute import Inputs, Unit, run_unit
-from moretta.shared.audit.result import FAILED, Result
+from moretta.shared.audit.result import FAILED, Result, failure
+from moretta.shared.core.errors import ClipError
 
 OPTIONS: dict[str, Any] = {"attackers": ["voice-logistic", "voice-wccn"], "bootstrap": 20, "workers": 1}
 
@@ -84,3 +86,19 @@ def test_an_attacker_that_is_not_moretta_s_own_is_always_run(
     for _ in range(2):
         run_audit(voices(), codes(), seed=1, units_dir=tmp_path, **OPTIONS | {"attackers": ["voice-logistic"]})
     assert len(run) == 6
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "/home/ann/ward/1001_IEO.wav"),
+            "FileNotFoundError: No such file",
+        ),
+        (ClipError("no-audio", "1001_IEO.wav has no sound"), "ClipError: no-audio"),
+        (ValueError("two\nlines"), "ValueError: two"),
+    ],
+)
+def test_why_an_attack_failed_names_no_original(error: Exception, reason: str) -> None:
+    """Reasons stand in pages that others get; file names of originals name people."""
+    assert failure(error) == f"{FAILED} {reason}"

@@ -83,6 +83,10 @@ class Varying:
     """Widest, as a share of the coefficients."""
     tract: float = 0.0
     """Of MFCC alone: how much longer or shorter the vocal tract becomes at most, as a share of its length."""
+    stretch: float = 0.0
+    """How much faster or slower half of the examples become at most, as a share."""
+    bands: int = 0
+    """Of mel bands alone: by how many they are moved at most."""
 
     def __call__(self, batch: Float32, rng: np.random.Generator) -> Float32:
         """A varied copy of [n, coefficients, steps]; what is masked takes the mean of its example's coefficient."""
@@ -91,6 +95,11 @@ class Varying:
         for example in made:
             if self.tract:
                 example[:] = _of_other_tract(coefficients, int(rng.integers(-TRACTS, TRACTS + 1)), self.tract) @ example
+            if self.stretch and rng.random() < 0.5:
+                example[:] = _stretched(example, 1 + float(rng.uniform(-self.stretch, self.stretch)))
+            if self.bands:
+                places = np.arange(coefficients) + int(rng.integers(-self.bands, self.bands + 1))
+                example[:] = example[np.clip(places, 0, coefficients - 1)]
             mean = example.mean(axis=1, keepdims=True)
             furthest = int(self.shift * steps)
             example[:] = np.roll(example, int(rng.integers(-furthest, furthest + 1)), axis=1)
@@ -100,6 +109,13 @@ class Varying:
             start, length = _span(coefficients, self.coefficient_mask, rng)
             example[start : start + length] = mean[start : start + length]
         return made
+
+
+def _stretched(example: Float32, factor: float) -> Float32:
+    """[n, steps], its middle so many times as long; what is missing at the ends repeats the first and last step."""
+    steps = example.shape[1]
+    places = (np.arange(steps) - steps / 2) / factor + steps / 2
+    return np.asarray(example[:, np.clip(np.round(places), 0, steps - 1).astype(int)])
 
 
 @lru_cache(maxsize=256)

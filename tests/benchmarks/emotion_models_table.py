@@ -25,7 +25,7 @@ from moretta.shared.data.clips import Corpus
 from moretta.shared.data.reader import read_corpus
 
 EVALUATORS: dict[str, tuple[str, ...]] = {
-    "voice": ("voice-logistic", "voice-forest", "voice-sequence"),
+    "voice": ("voice-logistic", "voice-forest", "voice-sequence", "voice-crnn"),
     "face": ("face-logistic", "face-forest", "face-sequence"),
 }
 MODELS: dict[str, tuple[str, ...]] = {"voice": ("statistics", "cnn", "sequence"), "face": ("gradients", "sequence")}

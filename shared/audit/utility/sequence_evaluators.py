@@ -15,10 +15,9 @@ from moretta.shared.core.array_types import Float32, Int64
 if TYPE_CHECKING:
     from torch import nn
 
-    from moretta.shared.models.emotion import EmotionModel
     from moretta.shared.models.sequence_net import Varying
 
-EPOCHS, LONGER = 40, 2
+LONGER = 2
 DROPOUT, TRACT = 0.3, 0.12
 
 
@@ -30,37 +29,77 @@ class _OfSequences(UtilityEvaluator):
     """
 
     only_named: ClassVar[bool] = True
+    epochs: ClassVar[int] = 40
+    learning_rate: ClassVar[float] = 3e-3
 
     def fit(self, vectors: Float32, emotions: Int64, *, seed: int) -> None:
         """Learn from sequences [clips, coefficients, steps]. Raises NotConvergedError: they were not fitted."""
-        from moretta.shared.models.sequence_net import Varying
-
         try:
-            tract = TRACT if type(self).modality == "voice" and not self.holds_codes else 0.0
-            self._network = self._trained(vectors, emotions, seed, EPOCHS, Varying(tract=tract))
+            self._network = self._trained(vectors, emotions, seed, self.epochs, self._varying())
         except NotConvergedError:
-            self._network = self._trained(vectors, emotions, seed, LONGER * EPOCHS, None)
+            self._network = self._trained(vectors, emotions, seed, LONGER * self.epochs, None)
 
     def scores(self, vectors: Float32) -> Float32:
         """Probabilities."""
         return _probabilities(self._network, vectors)
 
-    def _model(self) -> EmotionModel:
-        from moretta.shared.models.emotion import emotion_model
+    def _varying(self) -> Varying:
+        from moretta.shared.models.sequence_net import Varying
 
-        return emotion_model(type(self).modality, "sequence", len(self.classes))
+        return Varying(tract=TRACT if type(self).modality == "voice" and not self.holds_codes else 0.0)
 
-    def _trained(self, vectors: Float32, emotions: Int64, seed: int, epochs: int, varying: Varying | None) -> nn.Module:
-        from moretta.shared.models.emotion import initial_weights
-        from moretta.shared.models.sequence_net import train_centrally
+    def _made(self, vectors: Float32, seed: int) -> nn.Module:
+        from moretta.shared.models.emotion import emotion_model, initial_weights
 
-        model = self._model()
+        model = emotion_model(type(self).modality, "sequence", len(self.classes))
         network = model.build(vectors.shape[1:])
         network.load_state_dict(initial_weights(model, vectors, seed=seed))
+        return network
+
+    def _trained(self, vectors: Float32, emotions: Int64, seed: int, epochs: int, varying: Varying | None) -> nn.Module:
+        from moretta.shared.models.sequence_net import train_centrally
+
+        network = self._made(vectors, seed)
         dropout = 0.0 if varying is None else DROPOUT
-        train_centrally(network, vectors, emotions, epochs=epochs, seed=seed, varying=varying, dropout=dropout)
+        train_centrally(
+            network,
+            vectors,
+            emotions,
+            epochs=epochs,
+            seed=seed,
+            varying=varying,
+            dropout=dropout,
+            learning_rate=self.learning_rate,
+        )
         check_learned(vectors, emotions, _probabilities(network, vectors).argmax(axis=1))
         return network
+
+
+@utility_evaluator("voice-crnn", modality="voice")
+class VoiceRecurrent(_OfSequences):
+    """On log-mel spectra: of originals, and of releases that are sound."""
+
+    epochs, learning_rate = 20, 2e-3
+
+    def vectors(self, clips: ClipSet) -> Float32:
+        """[clips, 48, 256]"""
+        from moretta.shared.models.mel_recurrent import log_mels
+
+        return np.stack([log_mels(clips.waveform(i)) for i in range(len(clips))])
+
+    def _varying(self) -> Varying:
+        from moretta.shared.models.sequence_net import Varying
+
+        return Varying(time_mask=0.1, stretch=0.15, bands=2)
+
+    def _made(self, vectors: Float32, seed: int) -> nn.Module:
+        from moretta.shared.core.workers import seeded
+        from moretta.shared.models.emotion import MIN_STD
+        from moretta.shared.models.mel_recurrent import MelRecurrent
+
+        with seeded(seed):
+            deviation = np.maximum(vectors.std(axis=(0, 2)), MIN_STD)
+            return MelRecurrent(len(self.classes), vectors.mean(axis=(0, 2)), deviation)
 
 
 def _probabilities(network: nn.Module, vectors: Float32) -> Float32:

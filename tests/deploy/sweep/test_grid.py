@@ -134,6 +134,19 @@ def test_the_grid_that_is_shipped_is_one() -> None:
     assert all(parse_study(cell.study.model_dump()) == cell.study for cell in made.cells)
 
 
+@pytest.mark.parametrize(("name", "cells"), [("speakers-as-sites", 13), ("fedmultimodal", 2)])
+def test_grids_of_training_alone_can_be_run_with_any_number_of_sites(name: str, cells: int) -> None:
+    file = Path(str(resources.files("moretta.deploy.sweep") / f"{name}.toml"))
+    made = make_grid(command_grid(file, study=None, axes=[], fixed=["sites=7"], seeds="", folds=None))
+    assert len(made.cells) == cells and made.folds == "all"
+    for cell in made.cells:
+        assert (cell.study.sites, cell.study.audit.enabled, cell.study.voice.anonymizer) == (7, False, "none")
+        by_server = cell.curve.startswith("noise of the server")
+        open_training = name == "fedmultimodal" or dict(cell.settings).get("privacy.epsilon") == "inf"
+        assert cell.study.privacy.dp_sgd is not (by_server or open_training)
+        assert (cell.study.aggregation.dp == "central") is by_server
+
+
 def test_the_grid_of_faces_has_every_published_system_of_faces() -> None:
     made = make_grid(load_grid(Path(str(resources.files("moretta.deploy.sweep") / "zoo-face.toml"))))
     systems = {cell.curve.partition(": ")[0] for cell in made.cells}

@@ -68,6 +68,19 @@ def test_another_vocal_tract_moves_a_formant_and_leaves_the_level() -> None:
     assert min(peaks) < 18 and max(peaks) > 20
 
 
+def test_bands_are_moved_and_time_is_stretched_by_as_much_as_is_allowed() -> None:
+    bump = np.zeros((1, 48, 256), np.float32)
+    bump[0, 20, 108:149] = 1.0
+    places, widths = set(), set()
+    for seed in range(60):
+        varying = Varying(shift=0.0, time_mask=0.0, coefficient_mask=0.0, stretch=0.2, bands=2)
+        (made,) = varying(bump, np.random.default_rng(seed))
+        places.add(int(made.max(axis=1).argmax()))
+        widths.add(int((made.max(axis=0) > 0.5).sum()))
+    assert places == {18, 19, 20, 21, 22}
+    assert 41 in widths and 32 <= min(widths) < 36 and 46 < max(widths) <= 50
+
+
 @pytest.mark.parametrize("shape", [(13, 256), (288, 16), (1, 2)])
 def test_examples_are_varied_within_bounds_and_the_originals_stay(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)

@@ -25,7 +25,7 @@ NAMES = ["voice-sequence", "face-sequence"]
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sequence_evaluators, "EPOCHS", 10)
+    monkeypatch.setattr(sequence_evaluators._OfSequences, "epochs", 10)
 
 
 def rows_of(original: ClipSet | None, released: ClipSet, scratch: Path, *names: str, workers: int = 1) -> list[Result]:
@@ -59,6 +59,13 @@ def moving(second: bool, rng: np.random.Generator) -> np.ndarray:
     return frames
 
 
+def siren(second: bool, rng: np.random.Generator) -> np.ndarray:
+    """Samples of 0.8 s: a tone that rises slowly and falls at once, again and again, or the same backwards."""
+    pitch = 300 + 2_000 * ((np.arange(12_800) / 3_200 + rng.random()) % 1.0)
+    tone = np.sin(2 * np.pi * np.cumsum(pitch) / 16_000)
+    return (0.3 * (tone[::-1] if second else tone) + 0.01 * rng.normal(size=12_800)).astype(np.float32)
+
+
 def value(rows: list[Result], scenario: str) -> float:
     (row,) = [r for r in rows if r.scenario == scenario]
     assert row.value is not None, row.reason
@@ -70,6 +77,13 @@ def test_order_in_time_is_read_that_statistics_cannot_see(tmp_path: Path) -> Non
     clips = of_two(saw, "voice", "mfcc")
     assert value(rows_of(None, clips, tmp_path / "a", "voice-sequence"), "semi-informed") > 0.9
     assert value(rows_of(None, clips, tmp_path / "b", "voice-forest"), "semi-informed") < 0.7
+
+
+def test_spectra_of_sound_are_read_in_their_order_and_no_codes(tmp_path: Path) -> None:
+    clips = of_two(siren, "voice", "waveform", speakers=2, clips=24)
+    assert value(rows_of(None, clips, tmp_path / "a", "voice-crnn"), "semi-informed") > 0.9
+    (row,) = rows_of(None, codes(speakers=4), tmp_path / "b", "voice-crnn")
+    assert row.invalid and row.value is None and "code" in row.reason
 
 
 @pytest.mark.usefixtures("quick")
@@ -99,7 +113,7 @@ def test_they_run_only_where_they_are_named_and_beside_the_others(
 ) -> None:
     from moretta.shared.audit.utility import evaluators
 
-    assert evaluator_names(only_named=True) == sorted(NAMES)
+    assert evaluator_names(only_named=True) == sorted([*NAMES, "voice-crnn"])
     monkeypatch.setattr(evaluators, "METERS", {})
     clips = of_two(saw, "voice", "mfcc", speakers=2, clips=4)
     options: Any = {"seed": 1, "draws": 0, "workers": 1}
@@ -114,7 +128,7 @@ def test_one_that_fits_only_examples_as_they_are_is_trained_longer_and_counts(
 ) -> None:
     """There is nothing to read, and one epoch is too few: then clips are learned by heart, and chance is found."""
     clips = of_two(lambda _, rng: rng.normal(size=(60, 13)).astype(np.float32), "voice", "mfcc", speakers=2)
-    monkeypatch.setattr(sequence_evaluators, "EPOCHS", 1)
+    monkeypatch.setattr(sequence_evaluators._OfSequences, "epochs", 1)
     monkeypatch.setattr(sequence_evaluators, "LONGER", 16)
     assert 0.3 < value(rows_of(None, clips, tmp_path, "voice-sequence"), "semi-informed") < 0.7
 

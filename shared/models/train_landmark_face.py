@@ -230,10 +230,10 @@ def train_drawer(portraits: Portraits, shape: PointModes, task: LandmarkTask, *,
             fooled = adversary.losses(real, made)
             pixels, found = (made - real).abs().mean(), (finder(made) - truth[chosen]).abs().mean()
             descend(_L1 * pixels + _LANDMARKS * found + _HINGE * fooled.hinge + _FEATURES * fooled.features)
-            judged = adversary.learn(real, made)
+            discriminated = adversary.learn(real, made)
             if (step + 1) % max(1, task.steps // 10) == 0:
                 losses = f"pixels {float(pixels.detach()):.4f}, landmarks {float(found.detach()):.3f}"
-                notify(f"pictures, step {step + 1} of {task.steps}: {losses}, discriminator {judged:.2f}")
+                notify(f"pictures, step {step + 1} of {task.steps}: {losses}, discriminator {discriminated:.2f}")
     return drawer.eval()
 
 

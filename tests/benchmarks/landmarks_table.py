@@ -198,7 +198,7 @@ def main() -> None:
 
 
 def likeness_of_shapes(model: HeadModel, found: list[FoundPoints]) -> None:
-    """Whether the identity fitted to half of a person's pictures tells the other half: what `face-shape` compares."""
+    """Whether the identity fitted to half of a person's pictures finds the other half: what `face-shape` compares."""
     halves = [
         [fit_head(model, f.places[k::2], f.sigma[k::2], steadiness=np.inf).identity for k in (0, 1)] for f in found
     ]

@@ -122,7 +122,7 @@ def test_landmarks_have_no_figure_where_releases_show_no_face(monkeypatch: pytes
 
 
 def test_meters_follow_the_evaluators_of_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluators, "evaluator_names", lambda: ["face-logistic"])
+    monkeypatch.setattr(evaluators, "evaluator_names", lambda **_: ["face-logistic"])
     seen = patterns(speakers=3, clips=6)
     rows = evaluate_utility(seen, seen, seed=1, draws=10, workers=1, scratch=tmp_path)
     assert list(dict.fromkeys(row.target for row in rows)) == [

@@ -12,6 +12,7 @@ import argparse
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from moretta.deploy.synth.expression_scenes import random_moment
 from moretta.shared.audit.metrics import Trials
 from moretta.shared.audit.metrics.verification import eer
-from moretta.shared.core.array_types import Float64, UInt8
+from moretta.shared.core.array_types import Array, Float64, UInt8
 from moretta.shared.core.workers import limit_threads
 from moretta.shared.features.dense_landmarks import CROP_SIDE, FoundPoints, LandmarkReader, shipped_landmarks
 from moretta.shared.features.face_detectors import best_detector
@@ -53,7 +54,7 @@ class Person:
 
 def drawn(seed: int, height: int, model: HeadModel) -> Person:
     rng, identity, detector = np.random.default_rng([seed, 9]), make_identity(seed), best_detector()
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     width = height * 4 // 3
     while len(rows) < EACH:
         actions, weights, view = random_moment(rng)
@@ -66,10 +67,11 @@ def drawn(seed: int, height: int, model: HeadModel) -> Person:
         places = (true_points(identity, weights, view, width, height) - corner + 0.5) * CROP_SIDE / box.size - 0.5
         crops = (cut(frame, box, CROP_SIDE), cut(frame, box, TRACK_SIDE))
         rows.append((*crops, places, np.array([*actions, *view.gaze]), np.array(view.pose)))
-    return Person(*(np.stack(part) for part in zip(*rows, strict=True)), identity.vertices[model.vertices])
+    large, small, seen_at, channels, poses = (np.stack(part) for part in zip(*rows, strict=True))
+    return Person(large, small, seen_at, channels, poses, identity.vertices[model.vertices].astype(np.float64))
 
 
-def distance(shape: Float64, truth: Float64) -> float:
+def distance(shape: Array, truth: Array) -> float:
     """Mean over points in millimetres, after the similarity transform that fits best."""
     a, b = shape - shape.mean(0), truth - truth.mean(0)
     u, sizes, vt = np.linalg.svd(a.T @ b)

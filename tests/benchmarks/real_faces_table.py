@@ -84,9 +84,9 @@ def report(label: str, originals: dict[str, UInt8], outputs: dict[str, UInt8]) -
             ("original, output", before[::2], after[1::2]),
         ):
             print(f"    top-1, enrolled neutral, tried smiling ({what}) {shown(top1(one, two), people[::2])}")
-    network = ExpressionEvaluator.load()
+    reader = ExpressionEvaluator.load()
     for side, pictures in sides.items():
-        happy = network.probabilities(pictures).argmax(axis=1) == EMOTIONS.index("HAP")
+        happy = reader.probabilities(pictures).argmax(axis=1) == EMOTIONS.index("HAP")
         print(f"  smile or not, {side}: face-api {shown((happy == smiling).astype(float), people)}", end=", ")
         print(f"trained on other people's {side} {shown(smile_read(pictures, smiling, people), people)}")
     original, output = (clip_set(names, pictures) for pictures in sides.values())
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path)
     given = parser.parse_args()
     read = ((path.stem, cv2.imread(str(path))) for path in sorted(given.folder.rglob("*.jpg")))
-    photographs = {name: np.ascontiguousarray(bgr[None, :, :, ::-1]) for name, bgr in read}
+    photographs = {name: np.ascontiguousarray(bgr[None, :, :, ::-1], np.uint8) for name, bgr in read if bgr is not None}
     originals = crops_of(given.folder, 128, 1.0)
     for label, options in NOISES.items():
         outputs = released(photographs, options, given.seed)

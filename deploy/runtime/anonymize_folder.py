@@ -31,7 +31,7 @@ RELEASE_FOLDER = "release"
 BEGUN_FILE = "anonymize.json"
 """What an unfinished call was to make, beside the key: not in the release."""
 _MADE_OF = ("waveform", "frames")
-"""Forms that can be heard or seen as they are. Sound of MFCC and tokens is made by inversion."""
+"""Forms that can be played or viewed as they are. Sound of MFCC and tokens is made by inversion."""
 
 
 def anonymize_corpus(

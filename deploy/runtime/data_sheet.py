@@ -37,7 +37,7 @@ _NOT_FOR = (
     "To find out who was recorded, by any means, or to help others to do so.",
     "To join it with other data about the same people, or with another release of them.",
     "To train, to test or to enrol people in a recogniser of speakers or of faces.",
-    "To decide about a person, or to judge one.",
+    "To decide about a person, or to rate one.",
     "As proof that people cannot be recognised. It shows no more than the guarantees and the figures above.",
 )
 

@@ -2,7 +2,7 @@
 
     python -m moretta.deploy.synth.build_landmarks --out landmarks.safetensors --work build
 
-Seeds are fixed. Two free cores take at most 20 minutes; `--device cuda` trains on a GPU. An interrupted build goes on
+Seeds are fixed. Training should take some 13 minutes; `--device cuda` uses a GPU. An interrupted build goes on
 after the last step that it finished.
 """
 

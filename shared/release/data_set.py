@@ -3,7 +3,7 @@
 Beside the parts of a release the folder has::
 
     manifest.csv     one line a clip, with its files: a corpus for Moretta, a table for anything else
-    media/           what was released as wav, mp4 or png by clip pseudonym, where its form can be heard or seen
+    media/           what was released as wav, mp4 or png by clip pseudonym, where its form can be played or viewed
     audit/           audit.html and audit.json, if an audit was attached
     DATASHEET.md     how it was made, what is guaranteed, what was measured, what it must not be used for
     SHA256SUMS       of every other file, as `sha256sum -c SHA256SUMS` reads them; written last
@@ -35,7 +35,7 @@ _SHOWN = 5
 
 
 def media_of(folder: Path, clip: str) -> dict[str, Path]:
-    """The files in which a clip can be heard or seen, by column of the manifest."""
+    """The files in which a clip can be played or viewed, by column of the manifest."""
     paths = {column: folder / MEDIA_FOLDER / f"{clip}{ending}" for column, ending in MEDIA_ENDINGS.items()}
     return {column: path for column, path in paths.items() if path.is_file()}
 

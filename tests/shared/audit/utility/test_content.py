@@ -223,7 +223,7 @@ def test_the_same_recording_has_no_distortion_at_any_loudness_and_another_voice_
     assert before is not None and vocoded is not None
     assert quieter == pytest.approx(0.0, abs=0.05)
     assert before == before_again and before > 5.0
-    assert 1.0 < vocoded < 0.7 * before  # a vocoder is heard, another voice is farther
+    assert 1.0 < vocoded < 0.7 * before  # a vocoder is measurable, another voice is farther
     assert [row.scenario for row in rows] == ["unprotected", "ignorant"] * 2
     few = MeterInput({"released": codes(speakers=4, clips=4)}, 1, 10, truth=made(truths))
     assert "parallel speech" in PARALLEL_METERS["distortion"](few)[0].reason

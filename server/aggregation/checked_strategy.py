@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -94,6 +94,8 @@ class CheckedStrategy(WrappedStrategy):
     """Called before with round and arrays: raises ReleaseError where sites would refuse arrays like these."""
     deadline_seconds: float | None = None
     max_norm: float = MAX_NORM
+    chosen: Callable[[int], Collection[str]] | None = None
+    """Those of the sites that a round is sent to; None where it is all of them."""
     most: Mapping[str, int] | None = None
     """Training clips that an update may state at most, by site; None where nobody knows."""
     other_models: Mapping[ModelKind, Weights] = field(default_factory=dict)
@@ -118,12 +120,13 @@ class CheckedStrategy(WrappedStrategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """To every site what the strategy within would send, with its options."""
+        """To every site of this round what the strategy within would send, with its options."""
         self._since = time.monotonic()
         self._sent, self._metrics = {name: packed.numpy() for name, packed in arrays.items()}, {}
         content = next(iter(self.strategy.configure_train(server_round, arrays, config, grid))).content
         content.update(wire.models_to_records(self.other_models))
-        return [Message(content, node, self.call) for node, site in self.grid.nodes.items() if site in self.sites]
+        sites = self.sites if self.chosen is None else self.chosen(server_round)
+        return [Message(content, node, self.call) for node, site in self.grid.nodes.items() if site in sites]
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord | None]:
         """Aggregate the sound updates with the strategy within; raises RunError as `round` does."""

@@ -51,8 +51,8 @@ def make_strategy(name: str, options: dict[str, float | int | bool]) -> FedAvg:
     if elsewhere:
         raise StudyError(
             f"strategy_options with {', '.join(elsewhere)}",
-            expected="every site with training clips in every round",
-            fix="remove them; min_sites in [train] sets how many must respond",
+            expected="options of the strategy itself",
+            fix="remove them; fraction_train and min_sites in [train] set how many sites are asked, and must respond",
         )
     everyone = {"fraction_train": 1.0, "fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
     logger = logging.getLogger("flwr")

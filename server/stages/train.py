@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
@@ -133,12 +133,14 @@ def train(
         return f"fusion needs the models of both modalities; absent: {', '.join(missing)}"
     if not clips:
         return "no site has a training clip of it"
-    least = _floor(study, len(clips))
-    if len(clips) < least:
+    in_round = study.train.sites_of_round(len(clips))
+    least = _floor(study, in_round)
+    if in_round < least:
+        part = "" if in_round == len(clips) else f", of which {in_round} take part in a round"
         raise RunError(
-            f"{len(clips)} sites with training clips of {kind}",
+            f"{len(clips)} sites with training clips of {kind}{part}",
             expected=f"at least {least}, as min_sites says",
-            fix="let more sites take part, or lower min_sites in [aggregation] and [train]",
+            fix="let more sites take part, raise fraction_train, or lower min_sites in [aggregation] and [train]",
         )
     lacks = "none was held back for it" if kind == "fusion" else f"lack {kind}"
     for site in sorted(all_clips.keys() - clips.keys()):
@@ -187,7 +189,8 @@ def _strategy(
         sites=list(clips),
         call=wire.TRAIN[kind],
         study=study,
-        min_sites=_floor(study, len(clips)),
+        min_sites=_floor(study, study.train.sites_of_round(len(clips))),
+        chosen=lambda number: _sites_of_round(study, kind, list(clips), number),
         on_round=lambda outcome: _record(context, training, kind, outcome),
         on_update=lambda number, site, change: keep_update(context, kind, number, site, change),
         deadline_seconds=study.deadline_seconds("train"),
@@ -206,6 +209,16 @@ def _floor(study: Study, sites: int) -> int:
     """How many updates a round needs: where not all sites have clips of a modality, no more than those that have; but
     noise that was shared out for more sites is too little for fewer."""
     return study.min_sites("train") if study.aggregation.bounds_sites else min(study.min_sites("train"), sites)
+
+
+def _sites_of_round(study: Study, kind: ModelKind, sites: list[str], number: int) -> Collection[str]:
+    """Those that a round is sent to: by seed, model and round alone, so that a round that is made again has the same.
+
+    The choice is no secret, so it amplifies no guarantee: noise is calibrated as if every site were in every round, and
+    a site pays in full for each round that it is in.
+    """
+    rng = np.random.default_rng(derive(study.seed, "sites of a round", kind, number))
+    return set(rng.choice(sorted(sites), study.train.sites_of_round(len(sites)), replace=False).tolist())
 
 
 def _noise(context: RunContext, kind: ModelKind) -> Callable[[int], NoiseSource]:

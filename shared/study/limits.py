@@ -30,15 +30,17 @@ def check_limits(study: Study, *, sites: int | None = None) -> None:
 def check_training_sites(study: Study, training: Sequence[Sequence[Modality]]) -> None:
     """Refuse a study whose noise is shared out for more sites than have clips to train on.
 
-    `training` has, for each site, the modalities of its clips of speakers who are not held out.
+    `training` has, for each site, the modalities of its clips of speakers who are not held out. Each round must be sent
+    to enough of them.
     """
     least = study.min_sites("train")
     for modality in study.modalities if study.aggregation.bounds_sites else ():
-        if (able := sum(modality in there for there in training)) < least:
+        able = sum(modality in there for there in training)
+        if study.train.sites_of_round(able) < least:
             raise StudyError(
                 f"{able} of {len(training)} sites have clips of {modality} of speakers who are not held out",
                 expected=f"at least {least}, as min_sites of [aggregation] or of training says",
-                fix="raise folds in [split], give each site more speakers, or lower min_sites",
+                fix="raise folds in [split] or fraction_train, give each site more speakers, or lower min_sites",
             )
 
 
@@ -71,6 +73,8 @@ def _with_sites(study: Study, sites: int) -> Iterator[str]:
     """The numbers that strategies need are of Blanchard et al. (Krum, NeurIPS 2017) and El Mhamdi et al. (Bulyan, ICML
     2018)."""
     train, taking_part = study.train, f"{sites} sites take part, and"
+    in_round = train.sites_of_round(sites)
+    each = taking_part if in_round == sites else f"{in_round} of {sites} sites take part in a round, and"
     stages: tuple[RequestStage, ...] = get_args(RequestStage)
     if train.min_sites > sites:
         yield f"{taking_part} train.min_sites is {train.min_sites}"
@@ -79,12 +83,14 @@ def _with_sites(study: Study, sites: int) -> Iterator[str]:
             if (least := study.min_sites(stage)) > sites:
                 own = getattr(study.stages, stage).min_sites == least
                 yield f"{taking_part} {f'stages.{stage}' if own else 'aggregation'}.min_sites is {least}"
+        if in_round < (least := study.min_sites("train")) <= sites:
+            yield f"{each} so few are too few: min_sites is {least}"
     if study.aggregation.secure and sites > MAX_SITES:
         yield f"{taking_part} aggregation.secure adds up {MAX_SITES} at most"
     bad = train.strategy_options.get("num_malicious_nodes", 0)
     needed = {"Bulyan": 4 * bad + 3, "Krum": 2 * bad + 3, "MultiKrum": 2 * bad + 3}.get(train.strategy, 0)
-    if needed > sites and (bad > 0 or train.strategy == "Bulyan"):
-        yield f"{taking_part} train.strategy {train.strategy} needs {needed:g}"
+    if needed > in_round and (bad > 0 or train.strategy == "Bulyan"):
+        yield f"{each} train.strategy {train.strategy} needs {needed:g}"
     chosen = train.strategy_options.get("num_nodes_to_select", 1)
-    if train.strategy == "MultiKrum" and chosen > sites:
-        yield f"{taking_part} strategy_options.num_nodes_to_select is {chosen:g}"
+    if train.strategy == "MultiKrum" and chosen > in_round:
+        yield f"{each} strategy_options.num_nodes_to_select is {chosen:g}"

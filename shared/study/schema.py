@@ -98,6 +98,12 @@ class Study(Section):
             )
         if aggregation.secure and self.audit.enabled and self.audit.inference and self.audit.updates:
             yield "secure aggregation hides the updates that audit.updates attacks; set updates = false in [audit]"
+        if aggregation.secure and self.train.fraction_train < 1:
+            # So et al., "Securing Secure Aggregation", AAAI 2023
+            yield (
+                "secure aggregation with train.fraction_train below 1: from sums over other sites in each round "
+                "single updates can be worked out; leave it at 1"
+            )
         if aggregation.secure and self.stages.on_lost_site == "retry":
             yield (
                 'secure aggregation takes the masks of a lost site off and goes on; stages.on_lost_site = "retry" '

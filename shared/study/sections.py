@@ -80,6 +80,8 @@ class TrainSection(Section):
     """One of Flower's, by the name of its class."""
     strategy_options: Annotated[dict[str, float | int | bool], AfterValidator(_by_key)] = Field(default_factory=dict)
     """Arguments of the strategy."""
+    fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the sites that each round is sent to, drawn anew for each. It amplifies no guarantee."""
     local_epochs: int = Field(default=1, ge=1, le=100)
     """Passes over a site's clips in one round."""
     batch_size: int = Field(default=16, ge=1, le=4096)
@@ -92,6 +94,14 @@ class TrainSection(Section):
     """How long the server waits for the sites' responses to one request."""
     max_update_norm: Positive = 1e6
     """L2 norm of an update beyond which it is taken for damage or an attack."""
+
+    def sites_of_round(self, sites: int) -> int:
+        """How many of so many sites a round is sent to: the share, rounded down as Flower does, and one at least.
+
+        >>> [TrainSection(fraction_train=0.1).sites_of_round(n) for n in (5, 32, 91)]
+        [1, 3, 9]
+        """
+        return max(1, int(round(self.fraction_train * sites, 6)))
 
 
 class StageLimits(Section):

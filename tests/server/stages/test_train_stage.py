@@ -116,9 +116,19 @@ def _figures(run: Run) -> Any:
 def test_a_server_that_is_killed_in_the_middle_of_any_round_ends_with_the_same_bits(
     start: Callable[..., Run], question: int, dp: str
 ) -> None:
-    undisturbed = start("undisturbed", aggregation__dp=dp, simulated=dp == "central")
-    _train(undisturbed)
-    killed = start("killed", aggregation__dp=dp, simulated=dp == "central")
+    changes = {"aggregation__dp": dp, "simulated": dp == "central"}
+    assert _figures(_killed(start, question, **changes)) == _figures(_train(start("undisturbed", **changes)))
+
+
+@pytest.mark.parametrize("question", range(1, 2 * ROUNDS + 1))
+def test_after_a_kill_a_round_is_sent_to_the_same_share_of_the_sites(start: Callable[..., Run], question: int) -> None:
+    again = _killed(start, question, train__fraction_train=0.7)
+    assert _figures(again) == _figures(_train(start("undisturbed", train__fraction_train=0.7)))
+
+
+def _killed(start: Callable[..., Run], question: int, **changes: Any) -> Run:
+    """A run that was killed over this request and went on in a new process."""
+    killed = start("killed", **changes)
     requested = 0
 
     def response(node: int, message: Any) -> RecordDict:
@@ -132,8 +142,7 @@ def test_a_server_that_is_killed_in_the_middle_of_any_round_ends_with_the_same_b
     grid.response = response
     with pytest.raises(Killed):
         _train(killed)
-    again = _train(_again(killed))
-    assert _figures(again) == _figures(undisturbed)
+    return _train(_again(killed))
 
 
 def test_held_out_speakers_are_those_that_the_sites_stated(start: Callable[..., Run]) -> None:
@@ -218,6 +227,51 @@ def test_in_deployment_the_servers_noise_is_the_systems_and_in_a_simulation_the_
 
     assert weights("a", simulated=True) == weights("b", simulated=True)
     assert weights("c", simulated=False) != weights("d", simulated=False)
+
+
+def _asked(run: Run) -> list[set[int]]:
+    """Nodes that got a request, by round."""
+    found = [set[int]() for _ in range(ROUNDS)]
+    for message in run.grid.grid.sent:  # type: ignore[attr-defined]
+        found[int(wire.number_of(message.content, "server-round")) - 1].add(message.metadata.dst_node_id)
+    return found
+
+
+def test_each_round_is_sent_to_its_share_of_the_sites_which_the_seed_draws(start: Callable[..., Run]) -> None:
+    run = start(train__fraction_train=0.7, train__min_sites=3)  # no more than are asked, where few have a modality
+    _train(run)
+    asked = _asked(run)
+    assert {len(nodes) for nodes in asked} == {2}
+    assert len(set(map(frozenset, asked))) > 1
+    assert run.context.progress.missed == {}  # whoever is not asked misses nothing
+    assert [row.sites for row in run.training.rounds] == [2] * ROUNDS
+    again, other = (
+        start(name, train__fraction_train=0.7, train__min_sites=3, seed=seed)
+        for name, seed in (("again", 1), ("other", 7))
+    )
+    assert _asked(_train(again)) == asked != _asked(_train(other))
+
+
+def test_a_site_pays_in_full_for_each_round_that_it_was_asked_in(start: Callable[..., Run]) -> None:
+    from moretta.shared.audit.report.tables import site_level_rows
+
+    run = start(train__fraction_train=0.7, aggregation={"dp": "central", "min_sites": 2})
+    asked = _asked(_train(run))
+    for node, site in NODES.items():
+        rounds = sum(node in nodes for nodes in asked)
+        assert run.training.spent[site].rounds == rounds
+        (row,) = site_level_rows(run.context.study, site, rounds)
+        alone = run.context.study.with_changes(train__fraction_train=1.0)
+        assert row.epsilon == site_level_rows(alone, site, rounds)[0].epsilon
+
+
+def test_a_share_of_the_sites_that_is_below_their_minimum_gets_no_request(start: Callable[..., Run]) -> None:
+    from moretta.shared.core.errors import RunError
+
+    run = start(train__fraction_train=0.7, aggregation__dp="central")
+    with pytest.raises(RunError, match="3 sites with training clips of voice, of which 2 take part in a round"):
+        _train(run)
+    assert not run.grid.grid.sent  # type: ignore[attr-defined]
 
 
 def test_with_site_level_noise_too_few_sites_get_no_request(start: Callable[..., Run]) -> None:

@@ -42,6 +42,12 @@ def test_limits_that_no_run_can_keep_are_refused_by_their_keys(content: dict[str
         ({"train": {"strategy": "Bulyan", "strategy_options": {"num_malicious_nodes": 1}}}, "Bulyan needs 7"),
         ({"train": {"strategy": "Krum", "strategy_options": {"num_malicious_nodes": 1}}}, "Krum needs 5"),
         ({"train": {"strategy": "MultiKrum", "strategy_options": {"num_nodes_to_select": 4}}}, "num_nodes_to_select"),
+        ({"train": {"fraction_train": 0.6, "min_sites": 2}}, "1 of 3 sites take part in a round"),
+        ({"train": {"fraction_train": 0.7}, "aggregation": {"dp": "central"}}, "2 of 3 sites take part in a round"),
+        (
+            {"train": {"fraction_train": 0.8, "strategy": "Krum", "strategy_options": {"num_malicious_nodes": 1}}},
+            "train.strategy Krum needs 5",
+        ),
     ],
 )
 def test_limits_that_so_many_sites_cannot_keep_are_refused_by_their_keys(content: dict[str, Any], key: str) -> None:
@@ -61,6 +67,8 @@ def test_a_study_of_defaults_has_no_contradiction_with_one_site_or_with_many() -
 def test_noise_for_more_sites_than_have_clips_to_train_on_is_refused_before_it_is_planned() -> None:
     study = parse_study({"aggregation": {"dp": "central", "min_sites": 3}})
     check_training_sites(study, [["voice", "face"]] * 3)
+    with pytest.raises(StudyError, match="fraction_train"):
+        check_training_sites(study.with_changes(train__fraction_train=0.7), [["voice", "face"]] * 3)
     with pytest.raises(StudyError, match="2 of 3 sites have clips of face"):
         check_training_sites(study, [["voice", "face"], ["voice", "face"], ["voice"]])
     check_training_sites(parse_study({"train": {"min_sites": 3}}), [["voice"]])  # such a round asks for no more

@@ -217,6 +217,10 @@ def test_the_example_on_the_page_is_a_study() -> None:
         ({"audit": {"updates": False}, "aggregation": {"secure": True, "min_sites": 2}}, "let it be at least 3"),
         ({"aggregation": {"secure": True}}, r"audit.updates attacks; set updates = false in \[audit\]"),
         (
+            {"train": {"fraction_train": 0.5}, "audit": {"updates": False}, "aggregation": {"secure": True}},
+            "train.fraction_train below 1",
+        ),
+        (
             {"train": {"strategy": "Bulyan"}, "audit": {"updates": False}, "aggregation": {"secure": True}},
             "Bulyan compares single updates",
         ),

@@ -95,6 +95,8 @@ def limit(c: Criterion) -> str:
     >>> limit(Criterion(of="voice", metric="top1", limit=0.2, state="fails", set_by_study=True))
     '≤ 20.0 %, set by the study'
     """
+    if c.limit is None:  # the default one is a multiple of chance, which is not known
+        return "≤ twice guessing"
     shown = wording.epsilon(c.limit) if c.metric == "epsilon" else wording.figure(c.limit, c.metric)
     bound = "≥" if c.metric != "epsilon" and leaks_when_low(c.metric) else "≤"
     return f"{bound} {shown}{', set by the study' if c.set_by_study else ''}"
@@ -107,7 +109,7 @@ def sentence(c: Criterion) -> str:
     'voice: strongest EER 5.0 %, wanted ≥ 35.0 %'
     """
     if c.metric == "epsilon":
-        what = f"DP-SGD spent epsilon {wording.epsilon(c.value)}"
+        what = f"DP-SGD {'has no finite guarantee' if c.value is None else f'spent epsilon {wording.epsilon(c.value)}'}"
     else:
         shown = "unknown" if c.value is None else wording.figure(c.value, c.metric)
         interval = wording.interval(c.low, c.high, c.metric)

@@ -91,6 +91,14 @@ def test_an_interval_that_shows_nothing_and_attackers_that_do_not_know_the_anony
     assert found.verdict == ("inconclusive" if why else "passes")
 
 
+def test_a_release_that_nobody_attacked_has_limits_in_words() -> None:
+    found = check_gate(GateSection(), [], released=("voice",), resamples=1000)
+    assert [verdict.sentence(c) for c in found.criteria] == [
+        f"voice: strongest Top-1 unknown, wanted ≤ twice guessing; {verdict.NOT_ATTACKED}",
+        f"voice: strongest EER unknown, wanted ≥ 35.0 %; {verdict.NOT_ATTACKED}",
+    ]
+
+
 def test_an_interval_of_one_resample_does_not_pass() -> None:
     good = Headline(modality="voice", figures=GOOD, attackers=1)
     found = check_gate(GateSection(), [good], released=("voice",), resamples=1)
@@ -199,7 +207,7 @@ def test_the_budget_is_checked_for_the_unit_that_the_study_protects() -> None:
 @pytest.mark.parametrize("rows", [spent(None), [*spent(3.0), *spent(None)]])
 def test_a_budget_without_a_finite_figure_breaks_the_limit(rows: list[PrivacyRow]) -> None:
     broken = check_gate(GateSection(max_epsilon=1e9), [], rows, released=()).broken
-    assert broken == ("site-00: DP-SGD spent epsilon no finite guarantee, wanted ≤ 1.00e+09, set by the study",)
+    assert broken == ("site-00: DP-SGD has no finite guarantee, wanted ≤ 1.00e+09, set by the study",)
 
 
 def test_a_unit_that_is_not_protected_may_have_no_finite_figure() -> None:

@@ -147,9 +147,10 @@ def choose(  # noqa: PLR0917 - typer reads the options from the signature
 
 
 def zoo(  # noqa: PLR0917 - typer reads the options from the signature
-    corpus: Annotated[Path, typer.Option(help="Folder of clips with speech; with --split under CREMA-D's names.")],
+    corpus: Annotated[Path, typer.Option(help="Folder of clips; with --split under CREMA-D's names.")],
+    modality: Annotated[Literal["voice", "face"], typer.Option(help="Systems of voice or of faces.")] = "voice",
     public: Annotated[
-        Path | None, typer.Option(help="Folder of public speech of other people, under CREMA-D's names.")
+        Path | None, typer.Option(help="Folder of clips of other people, under CREMA-D's names; faces need none.")
     ] = None,
     split: Annotated[
         bool, typer.Option("--split", help="Half of the people are public, the others released; then the reverse.")
@@ -171,14 +172,13 @@ def zoo(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.deploy.sweep.zoo import run_zoo
     from moretta.shared.audit.report.zoo_page import ZOO_CSV, ZOO_JSON, ZOO_PAGE
     from moretta.shared.audit.report.zoo_rows import figure_text
-    from moretta.shared.core.errors import ExitCode, StudyError
+    from moretta.shared.core.errors import ExitCode
 
-    if (public is None) != split:
-        found = "both --public and --split" if split else "neither --public nor --split"
-        raise StudyError(found, expected="one of them: public people and released people never overlap")
     found_rows, worked = run_zoo(
         corpus,
         out,
+        modality=modality,
+        split=split,
         public=public,
         systems=listed(systems),
         study=read_study(study, set_),

@@ -70,7 +70,7 @@ class Studied(CellAudit):
     parameters: dict[str, Any]  # of the statement of the first site
     releases: Spent
     seconds: dict[str, float]  # by stage
-    sound_seconds: float  # of all clips of the corpus
+    clip_seconds: float  # of sound or pictures, of all clips of the corpus
     clips: int
 
 

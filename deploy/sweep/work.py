@@ -27,8 +27,9 @@ from moretta.shared.audit.utility.evaluators import evaluate_utility
 from moretta.shared.core.errors import CorpusError, RunError
 from moretta.shared.core.labels import in_order
 from moretta.shared.core.reproducibility import derive
+from moretta.shared.core.terms import Modality
 from moretta.shared.data.reader import read_corpus
-from moretta.shared.data.recordings import sound_seconds
+from moretta.shared.data.recordings import picture_seconds, sound_seconds
 
 _STAGES = [stage.name for stage in SITE_STAGES]
 _RELEASE = _STAGES.index("release")
@@ -88,25 +89,26 @@ def _study(job: Job, folder: Path, out: Path) -> Record:
     run_stages(run, [*SITE_STAGES, *(stage for stage in CENTRAL_STAGES if stage.name == "audit")])
     study, plan = job.plan.study, job.plan
     clips = read_corpus(plan.corpus, labels=study.labels, classes=study.classes).clips
-    voted, not_voted = _voted(run)
-    first = min(run.releases.kept.items())[1].anonymizer("voice")
+    (modality,) = study.modalities
+    voted, not_voted = _voted(run, modality)
+    first = min(run.releases.kept.items())[1].anonymizer(modality)
     sites = [simulated_site(folder, number) for number in range(len(plan.sites))]
     return Studied(
         rows=tuple(run.attacks.identity),
         utility=tuple(run.attacks.utility),
-        not_run={} if can_be_attacked(run.releases, "voice") else {"voice": TOO_FEW},
+        not_run={} if can_be_attacked(run.releases, modality) else {modality: TOO_FEW},
         inference=tuple(run.attacks.inference),
         voted=voted,
         not_voted=not_voted,
         parameters=first.parameters if first else {},
         releases=_spent(sites, "server", delta=study.privacy.delta),
         seconds={stage.name: stage.seconds for stage in run.context.progress.stages},
-        sound_seconds=sum(map(sound_seconds, clips)),
+        clip_seconds=sum(map(sound_seconds if modality == "voice" else picture_seconds, clips)),
         clips=run.releases.clips,
     )
 
 
-def _voted(run: Run) -> tuple[tuple[Result, ...], str]:
+def _voted(run: Run, modality: Modality) -> tuple[tuple[Result, ...], str]:
     """Utility of the same releases where the votes stand for the labels; or why that cannot be said."""
     study, originals = run.context.study, run.context.plan.originals()
     if originals is None:
@@ -115,17 +117,17 @@ def _voted(run: Run) -> tuple[tuple[Result, ...], str]:
         corpus = read_corpus(originals.corpus, labels="vote", classes=study.classes)
     except CorpusError as error:
         return (), error.found.replace(str(originals.corpus), "the corpus")
-    original = ClipSet.from_corpus(corpus, "voice", originals.keys, classes=study.classes)
+    original = ClipSet.from_corpus(corpus, modality, originals.keys, classes=study.classes)
     kept = [release for _, release in sorted(run.releases.kept.items())]
     vote = {clip.clip: clip.emotion for clip in original.clips}
-    released = ClipSet.from_releases(kept, "voice", classes=study.classes).among(original)
+    released = ClipSet.from_releases(kept, modality, classes=study.classes).among(original)
     clips = tuple(clip.model_copy(update={"emotion": vote[clip.clip]}) for clip in released.clips)
     with tempfile.TemporaryDirectory(prefix="moretta-votes-") as scratch:
         found = evaluate_utility(
             original.among(released),
             replace(released, clips=clips),
             more=study.audit.evaluators,
-            seed=derive(study.seed, "judges", "voice"),
+            seed=derive(study.seed, "judges", modality),
             sentences=study.audit.sentences,
             workers=1,
             scratch=Path(scratch),

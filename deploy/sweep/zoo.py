@@ -1,7 +1,8 @@
 """`moretta zoo`: a fixed grid of published systems and anonymizers, each trained on some people and audited on others.
 
-Each cell is one whole study. Public people and released people never overlap: either public speech is another corpus,
-or one corpus is cut in two halves of people, and each half is public once.
+Each cell is one whole study. Public people and released people never overlap: either public people are another corpus,
+or one corpus is cut in two halves of people, and each half is public once. Most systems of faces are trained on drawn
+people, and need neither.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from moretta.deploy.runtime.run_folder import Notify
-from moretta.deploy.sweep.choosing import SHIPPED, check_speakers
+from moretta.deploy.sweep.choosing import SHIPPED, check_speakers, of_modality
 from moretta.deploy.sweep.grid import CurveSection, GridFile, load_grid, make_grid
 from moretta.deploy.sweep.jobs import PlannedCell, SweepPlan, plan_sweep
 from moretta.deploy.sweep.run_sweep import Worked, at_work, do_missing
@@ -27,6 +28,7 @@ from moretta.shared.audit.report.zoo_rows import ZooReport, ZooRow, mean_row
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.labels import SpeakerId, in_order
 from moretta.shared.core.reproducibility import versions
+from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Corpus
 from moretta.shared.data.reader import SYNTHETIC_MARKER, read_corpus
 from moretta.shared.data.tables import DEMOGRAPHICS_FILE
@@ -35,12 +37,13 @@ from moretta.shared.release.anonymizer import anonymizer_names
 from moretta.shared.study.options import ANONYMIZERS
 from moretta.shared.study.schema import Study
 
-GRID = SHIPPED / "zoo.toml"
+GRIDS: dict[Modality, Path] = {"voice": SHIPPED / "zoo.toml", "face": SHIPPED / "zoo-face.toml"}
 HALVES = ("first half", "second half")
 """Of the people, by id; a row is named after those that are released."""
 FEWEST = 3
 """Public people of each sex: two train an adversary, one is held out."""
 PEOPLE = "people"  # folder of the links to the clips of each half
+_PUBLIC: Mapping[Modality, str] = {"voice": "public_speech", "face": "public_faces"}
 _AUDIO = "AudioWAV"
 
 
@@ -50,7 +53,7 @@ class Half:
 
     name: str
     corpus: Path
-    public: Path
+    public: Path | None
     described: str
 
 
@@ -58,6 +61,8 @@ def run_zoo(
     corpus: Path,
     out: Path,
     *,
+    modality: Modality = "voice",
+    split: bool,
     public: Path | None,
     systems: Sequence[str],
     study: Study,
@@ -70,7 +75,9 @@ def run_zoo(
     Args:
         corpus: what is released and attacked.
         out: a new or empty folder, or that of an earlier zoo, whose results are used again where they still hold.
-        public: speech of other people; None cuts the corpus in two halves.
+        modality: which anonymizers, and what of the corpus.
+        split: cut the corpus in two halves, each of which is public once.
+        public: clips of other people; without them and `split`, anonymizers of faces are trained on drawn people.
         systems: names of the anonymizers, of those in the grid; empty means all.
         study: seed, classes and audit are taken from it.
         jobs: processes; None takes one for each CPU.
@@ -84,18 +91,23 @@ def run_zoo(
         RunError, Interrupted: as `sweep` does.
     """
     started = time.monotonic()
-    grid = zoo_grid(study, systems)
+    if (public is not None) + split != 1 and (modality == "voice" or split):
+        found = "both --public and --split" if split else "neither --public nor --split"
+        raise StudyError(found, expected="one of them: public people and released people never overlap")
+    grid = zoo_grid(study, systems, modality)
     read = read_corpus(corpus, classes=study.classes)
-    check_speakers(read, "voice")
-    cut = check_split(read) if public is None else None
+    check_speakers(read, modality)
+    cut = check_split(read, modality) if split else None
     if public is not None:
-        check_public(public_people(public), str(public))
-        check_apart(read, public)
+        sexes = _sexes(public, modality)
+        check_public(sexes, str(public))
+        check_apart(read, sexes)
     with at_work(out):
-        halves = [Half("", corpus, public, "")] if public is not None else []
+        drawn = f"{corpus.name}: its people are released, and what needs training is trained on drawn people."
+        halves = [Half("", corpus, public, "" if public else drawn)]
         if cut is not None:
             halves = link_halves(read, cut, out / PEOPLE)
-        plans = [plan_half(grid, half, command) for half in halves]
+        plans = [plan_half(grid, half, command, modality) for half in halves]
         cells = tuple(cell for plan in plans for cell in plan.cells)
         whole = replace(plans[0], cells=cells)
         worked = do_missing(whole, out, jobs=jobs, notify=notify)
@@ -114,21 +126,22 @@ def run_zoo(
     return report, worked
 
 
-def zoo_grid(study: Study, systems: Sequence[str] = ()) -> GridFile:
+def zoo_grid(study: Study, systems: Sequence[str] = (), modality: Modality = "voice") -> GridFile:
     """The grid that comes with Moretta, of what is installed, with seed, classes and audit of a study.
 
     An anonymizer that is installed and not in the grid, such as one of a plug-in, is a row of its own where it is
-    named: in the form and with the options of the study's `[voice]`, if that names it, else by default.
+    named: in the form and with the options of the study's `[voice]` or `[face]`, if that names it, else by default.
 
     Raises:
         StudyError: a system that is not installed.
     """
-    grid, known = load_grid(GRID), anonymizer_names("voice")
+    grid, known = load_grid(GRIDS[modality]), anonymizer_names(modality)
     curves = [curve for curve in grid.curve if system_of(curve) in known]
     names = list(dict.fromkeys([*map(system_of, curves), *known]))
     if unknown := [name for name in systems if name not in names]:
         raise StudyError(f"no system {', '.join(unknown)} in the zoo", expected=f"one or more of: {', '.join(names)}")
-    curves += [_of_plug_in(name, study) for name in dict.fromkeys(systems) if name not in map(system_of, curves)]
+    others = [name for name in dict.fromkeys(systems) if name not in map(system_of, curves)]
+    curves += [_of_plug_in(name, study, modality) for name in others]
     given = study.model_dump(exclude_unset=True)
     shared: dict[str, Any] = {key: given[key] for key in ("seed", "classes", "sites", "train") if key in given}
     audit = {**grid.base.get("audit", {}), **given.get("audit", {})}
@@ -136,13 +149,14 @@ def zoo_grid(study: Study, systems: Sequence[str] = ()) -> GridFile:
     return grid.model_copy(update={"curve": chosen, "base": {**grid.base, **shared, "audit": audit}})
 
 
-def _of_plug_in(name: str, study: Study) -> CurveSection:
+def _of_plug_in(name: str, study: Study, modality: Modality) -> CurveSection:
     """A curve of an anonymizer that the grid does not have."""
-    if study.voice.anonymizer != name:
-        return CurveSection(name=f"{name}: default", set={"voice": {"anonymizer": name}})
-    options = study.voice.options.model_dump(mode="json", exclude_unset=True)
-    section = {"anonymizer": name, "form": study.voice.form, "options": options}
-    return CurveSection(name=f"{name}: by the study", set={"voice": section})
+    own = study.section(modality)
+    if own.anonymizer != name:
+        return CurveSection(name=f"{name}: default", set={modality: {"anonymizer": name}})
+    options = own.options.model_dump(mode="json", exclude_unset=True)
+    section = {"anonymizer": name, "form": own.form, "options": options}
+    return CurveSection(name=f"{name}: by the study", set={modality: section})
 
 
 def system_of(curve: CurveSection) -> str:
@@ -150,9 +164,10 @@ def system_of(curve: CurveSection) -> str:
     return curve.name.partition(": ")[0]
 
 
-def plan_half(grid: GridFile, half: Half, command: str) -> SweepPlan:
+def plan_half(grid: GridFile, half: Half, command: str, modality: Modality) -> SweepPlan:
     """Whole studies on the released people of a half; errors: see `plan_sweep`."""
-    plan = plan_sweep(make_grid(with_public_speech(grid, half.public)), [half.corpus], command, whole=True)
+    trained = grid if half.public is None else with_public(grid, half.public, modality)
+    plan = plan_sweep(make_grid(trained), [half.corpus], command, whole=True)
     if not half.name:
         return plan
 
@@ -163,12 +178,13 @@ def plan_half(grid: GridFile, half: Half, command: str) -> SweepPlan:
     return replace(plan, cells=tuple(map(named, plan.cells)))
 
 
-def with_public_speech(grid: GridFile, public: Path) -> GridFile:
-    """The grid with public speech for every anonymizer that takes any; one of a plug-in may take none."""
-    speech = {"voice.options.public_speech": str(public.resolve())}
+def with_public(grid: GridFile, public: Path, modality: Modality) -> GridFile:
+    """The grid with public people for every anonymizer that takes any; one of a plug-in may take none."""
+    option = _PUBLIC[modality]
+    people = {f"{modality}.options.{option}": str(public.resolve())}
     curves = [
-        curve.model_copy(update={"set": {**curve.set, **speech}})
-        if "public_speech" in ANONYMIZERS.get(system_of(curve), scope="voice").Options.model_fields
+        curve.model_copy(update={"set": {**curve.set, **people}})
+        if option in ANONYMIZERS.get(system_of(curve), scope=modality).Options.model_fields
         else curve
         for curve in grid.curve
     ]
@@ -189,34 +205,46 @@ def check_public(sexes: Mapping[SpeakerId, str | None], what: str) -> None:
     if min(counts.values()) >= FEWEST:
         return
     each = ", ".join(f"{count} {sex}" for sex, count in counts.items())
-    found = f"public speech of {len(sexes)} people ({what}), of whom {each}"
+    found = f"public clips of {len(sexes)} people ({what}), of whom {each}"
     if not any(counts.values()):
-        found = f"public speech of {len(sexes)} people ({what}), of nobody of whom the sex is known"
+        found = f"public clips of {len(sexes)} people ({what}), of nobody of whom the sex is known"
     elif not min(counts.values()):
-        found = f"public speech of {len(sexes)} people ({what}), of one sex alone: {each}"
+        found = f"public clips of {len(sexes)} people ({what}), of one sex alone: {each}"
     fix = f"add people, and {DEMOGRAPHICS_FILE} with the columns ActorID, Age and Sex"
     raise StudyError(found, expected=f"at least {FEWEST} of each sex", fix=fix)
 
 
-def check_split(corpus: Corpus) -> tuple[tuple[SpeakerId, ...], tuple[SpeakerId, ...]]:
+def check_split(corpus: Corpus, modality: Modality = "voice") -> tuple[tuple[SpeakerId, ...], tuple[SpeakerId, ...]]:
     """The people of both halves, by id; a StudyError where either could not be public."""
-    clips = Counter(clip.speaker for clip in corpus.clips if clip.audio and clip.audio.suffix.lower() == ".wav")
-    people = in_order(clips)
+    clips = of_modality(corpus, modality)
+    if modality == "voice":
+        clips = [clip for clip in clips if clip.audio and clip.audio.suffix.lower() == ".wav"]
+    people = in_order(Counter(clip.speaker for clip in clips))
     if corpus.tables[:1] != (DEMOGRAPHICS_FILE,) or not people:
-        found = f"{corpus.name}, whose clips are not wav files under CREMA-D's names"
-        raise StudyError(found, expected=f"{_AUDIO}/*.wav, to be public speech", fix="name other speech with --public")
+        files = "wav files" if modality == "voice" else "videos"
+        found = f"{corpus.name}, whose clips are not {files} under CREMA-D's names"
+        expected = f"{_AUDIO}/*.wav, to be public speech" if modality == "voice" else "the folders of CREMA-D"
+        raise StudyError(found, expected=expected, fix="name other people with --public")
     cut = tuple(people[: len(people) // 2]), tuple(people[len(people) // 2 :])
     for name, own in zip(HALVES, cut, strict=True):
         check_public({speaker: corpus.speakers[speaker].sex for speaker in own}, name)
     return cut
 
 
-def check_apart(corpus: Corpus, public: Path) -> None:
+def _sexes(public: Path, modality: Modality) -> Mapping[SpeakerId, str | None]:
+    """Of all people of a public folder."""
+    if modality == "voice":
+        return public_people(public)
+    read = read_corpus(public)
+    return {clip.speaker: read.speakers[clip.speaker].sex for clip in of_modality(read, modality)}
+
+
+def check_apart(corpus: Corpus, public: Mapping[SpeakerId, str | None]) -> None:
     """Refuse, with a StudyError, public people who are released."""
-    if both := in_order(corpus.speakers.keys() & public_people(public).keys()):
-        found = f"{len(both)} people in both {corpus.name} and the public speech: {', '.join(both[:10])}"
+    if both := in_order(corpus.speakers.keys() & public.keys()):
+        found = f"{len(both)} people in both {corpus.name} and the public folder: {', '.join(both[:10])}"
         expected = "other people: what is trained on them would be quoted on them"
-        raise StudyError(found, expected=expected, fix="take other speech, number people differently, or use --split")
+        raise StudyError(found, expected=expected, fix="take other people, number them differently, or use --split")
 
 
 def link_halves(corpus: Corpus, cut: Sequence[Sequence[SpeakerId]], folder: Path) -> list[Half]:
@@ -224,7 +252,7 @@ def link_halves(corpus: Corpus, cut: Sequence[Sequence[SpeakerId]], folder: Path
     shutil.rmtree(folder, ignore_errors=True)
     places = [folder / name.replace(" ", "-") for name in HALVES]
     for place, people in zip(places, cut, strict=True):
-        files = [clip.audio for clip in corpus.of(people) if clip.audio is not None]
+        files = [path for clip in corpus.of(people) for path in clip.files]
         files += [corpus.root / name for name in (*corpus.tables, SYNTHETIC_MARKER)]
         for path in files:
             if path.is_file():

@@ -9,7 +9,7 @@ from moretta.deploy.sweep.jobs import PlannedCell
 from moretta.deploy.sweep.sweep_results import Studied
 from moretta.server.stages.train import CODE_STAGE
 from moretta.shared.audit.inference.twelve_networks import CHOSEN
-from moretta.shared.audit.report.zoo_rows import COLUMNS, ZooFigure, ZooRow
+from moretta.shared.audit.report.zoo_rows import ZooFigure, ZooRow, columns_of
 from moretta.shared.audit.result import Result, of_emotion, strongest
 
 _SCENARIOS = {"ignorant": "ignorant", "lazy": "lazy-informed", "semi": "semi-informed"}
@@ -23,6 +23,17 @@ _STATED = {
     "sex_fresh_forest": ("sex", "fresh_forest"),
 }
 """What is read, and by whom as `AdversaryFigures` calls it."""
+_METERS = {
+    "wer": {"target": "words", "metric": "wer", "scenario": "ignorant"},
+    "sentence_right": {"target": "words", "metric": "sentence_accuracy", "scenario": "ignorant"},
+    "sentence_read": {"target": "sentence", "metric": "sentence_accuracy", "scenario": "semi-informed"},
+    "landmark_error": {"metric": "landmark_error"},
+    "landmark_movement": {"metric": "landmark_movement"},
+    "ssim": {"metric": "ssim"},
+    "identity_cosine": {"metric": "identity_cosine", "attacker": "sface"},
+    "expression_agreement": {"metric": "expression_agreement"},
+}
+"""Which utility result a column is. Cosines of two encoders cannot be compared, so one of them is shown."""
 _UNBOUNDED = "no finite guarantee"
 _LONGEST = 300
 
@@ -30,16 +41,18 @@ _LONGEST = 300
 def zoo_row(cell: PlannedCell, half: str, found: Studied | None, why: str) -> ZooRow:
     """All figures of a cell; `why` says why it failed, where nothing was found."""
     system, _, setting = cell.cell.curve.partition(": ")
+    (modality,) = cell.study.modalities
+    names = columns_of(modality)
     if found is None:
         why = why or "there is no result"
         return ZooRow(
             system=system,
             setting=setting,
             half=half,
-            figures={name: ZooFigure(why=why) for name in COLUMNS},
+            figures={name: ZooFigure(why=why) for name in names},
             failed=why,
         )
-    parts = (_utility, _words, _identity, _inference, _stated, _costs)
+    parts = (_utility, _meters, _identity, _inference, _stated, _costs)
     figures = {name: figure for part in parts for name, figure in part(found).items()}
     return ZooRow(
         system=system,
@@ -47,7 +60,7 @@ def zoo_row(cell: PlannedCell, half: str, found: Studied | None, why: str) -> Zo
         half=half,
         speakers=len({clip.speaker for clip in cell.corpus.clips}),
         clips=found.clips,
-        figures={name: figures[name] for name in COLUMNS},
+        figures={name: figures[name] for name in names},
         faults=tuple(fault for about in ("speaker", "sex") for fault in _readers(found, about).get("faults", ())),
     )
 
@@ -63,22 +76,23 @@ def _utility(found: Studied) -> dict[str, ZooFigure]:
     return {"uar": _best(used(found.utility), nobody), "uar_vote": voted}
 
 
-def _words(found: Studied) -> dict[str, ZooFigure]:
-    """What can still be understood. Each has one meter, so none is chosen among several."""
-    about = {
-        "wer": ("words", "wer", "ignorant"),
-        "sentence_right": ("words", "sentence_accuracy", "ignorant"),
-        "sentence_read": ("sentence", "sentence_accuracy", "semi-informed"),
-    }
-    return {
-        name: _best([r for r in found.utility if (r.target, r.metric, r.scenario) == of], "it was not measured")
-        for name, of in about.items()
-    }
+def _meters(found: Studied) -> dict[str, ZooFigure]:
+    """What can still be understood, or seen. Each has one meter, so none is chosen among several."""
+    figures = {}
+    for name, of in _METERS.items():
+        mine = [r for r in found.utility if of.items() <= r.model_dump(include=set(of)).items()]
+        figures[name] = _best(mine, "it was not measured")
+    return figures
+
+
+def _nothing_ran(found: Studied, otherwise: str) -> str:
+    """Why nobody could be attacked at all, or another reason."""
+    return next(iter(found.not_run.values()), otherwise)
 
 
 def _identity(found: Studied) -> dict[str, ZooFigure]:
     rows = [r for r in found.rows if not r.is_anchor and r.subset == "all"]
-    nobody = found.not_run.get("voice", "no attacker works in this scenario")
+    nobody = _nothing_ran(found, "no attacker works in this scenario")
     figures = {}
     for metric in ("top1", "eer"):
         for short, scenario in _SCENARIOS.items():
@@ -86,7 +100,7 @@ def _identity(found: Studied) -> dict[str, ZooFigure]:
             figures[f"{metric}_{short}"] = _best(mine, nobody)
     for count in (3, 10, 30):
         mine = [r for r in rows if r.metric == "top1" and r.pooled == count]
-        too_few = found.not_run.get("voice", f"no speaker has {count} trial clips")
+        too_few = _nothing_ran(found, f"no speaker has {count} trial clips")
         figures[f"top1_{count}"] = _best(mine, too_few)
     return figures
 
@@ -94,7 +108,7 @@ def _identity(found: Studied) -> dict[str, ZooFigure]:
 def _inference(found: Studied) -> dict[str, ZooFigure]:
     rows = [r for r in found.inference if not r.is_anchor and r.subset == "all"]
     sex = [r for r in rows if r.attack == "attribute" and r.target == "sex"]
-    nobody = found.not_run.get("voice", "it was not tried")
+    nobody = _nothing_ran(found, "it was not tried")
     best = _best(sex, nobody)
     return {
         "sex": best,
@@ -129,8 +143,8 @@ def _costs(found: Studied) -> dict[str, ZooFigure]:
     training = found.seconds.get("codebook", 0.0) + found.seconds.get(CODE_STAGE, 0.0)
     release = found.seconds.get("release", 0.0)
     speed = ZooFigure(why="the length of its clips could not be read")
-    if release and found.sound_seconds:
-        speed = ZooFigure(value=found.sound_seconds / release)
+    if release and found.clip_seconds:
+        speed = ZooFigure(value=found.clip_seconds / release)
     return {
         "epsilon_clip": epsilon(found.releases.clip),
         "epsilon_speaker": epsilon(found.releases.speaker),

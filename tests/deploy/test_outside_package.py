@@ -99,7 +99,7 @@ def installed(tmp_path: Path) -> Path:
 
 def test_the_zoo_plans_what_an_installed_package_brings(installed: Path) -> None:
     code = "from moretta.deploy.sweep.zoo import *; "
-    code += "grid = with_public_speech(zoo_grid(Study(), ['none', 'outside-level']), Path('/speech')); "
+    code += "grid = with_public(zoo_grid(Study(), ['none', 'outside-level']), Path('/speech'), 'voice'); "
     code += "print(*[(c.curve, c.study.voice.form, [str(p) for p in c.study.paths.values()])"
     code += " for c in make_grid(grid).cells])"
     environment = {**os.environ, "PYTHONPATH": str(installed)}

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from moretta.shared.audit.report.zoo_rows import COLUMNS
+from moretta.shared.audit.report.zoo_rows import columns_of
 from tests.conftest import write_tone_corpus
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
@@ -75,7 +75,7 @@ def test_two_systems_from_recordings_to_one_table_with_a_kill_between(place: Pat
         *(("replacement-autoencoder", setting) for setting in ("as published", "strength 0", "strongest")),
     ]
     for figures in rows.values():
-        assert list(figures) == list(COLUMNS)
+        assert list(figures) == columns_of("voice")
         assert {name for name, figure in figures.items() if figure["value"] is None and not figure["why"]} == set()
         for known in ("uar", "uar_vote", "top1_semi", "eer_semi", "top1_3", "membership"):
             assert figures[known]["value"] is not None, figures[known]

@@ -17,7 +17,12 @@ from moretta.shared.core.atomic import write_atomic
 
 ZOO_PAGE, ZOO_CSV, ZOO_JSON = "zoo.html", "zoo.csv", "zoo.json"
 _IDENTITY = "Emotion and identity"
-_GROUPS = {_IDENTITY: ("uar", "top1", "eer", "speaker"), "Words": ("wer", "sentence"), "Sex": ("sex",)}
+_GROUPS = {
+    _IDENTITY: ("uar", "top1", "eer", "speaker"),
+    "Words": ("wer", "sentence"),
+    "Faces": ("landmark", "ssim", "identity", "expression"),
+    "Sex": ("sex",),
+}
 """Tables of the page, by the beginnings of their columns; the last table has all others."""
 _HARDEST = {"top1": ("top1_ignorant", "top1_lazy", "top1_semi"), "eer": ("eer_ignorant", "eer_lazy", "eer_semi")}
 """Columns of the leaderboard that are the strongest attacker of several: most top-1, least EER."""
@@ -27,6 +32,7 @@ BOARD: Mapping[str, tuple[str, str]] = {
     "eer": ("EER", "strongest attacker of any scenario"),
     "top1_10": COLUMNS["top1_10"],
     "wer": COLUMNS["wer"],
+    "expression_agreement": COLUMNS["expression_agreement"],
     "sex": COLUMNS["sex"],
     "epsilon_speaker": COLUMNS["epsilon_speaker"],
 }
@@ -36,6 +42,7 @@ ORDERS: Mapping[str, tuple[str, int]] = {
     "re-identified least from 10 clips": ("top1_10", 1),
     "most emotion": ("uar", -1),
     "fewest word errors": ("wer", 1),
+    "same expression most often": ("expression_agreement", -1),
     "sex inferred least": ("sex", 1),
 }
 """Column, and 1 where less comes first. The first is the page's own."""
@@ -81,9 +88,13 @@ def on_front(rows: Sequence[ZooRow]) -> list[ZooRow]:
 
 def render_zoo(report: ZooReport) -> str:
     """One HTML file that loads nothing."""
-    groups = {title: [n for n in COLUMNS if n.startswith(starts)] for title, starts in _GROUPS.items()}
+    columns = list(report.rows[0].figures if report.rows else COLUMNS)
+    groups = {title: [n for n in columns if n.startswith(starts)] for title, starts in _GROUPS.items()}
     taken = {name for names in groups.values() for name in names}
-    groups["Training data, inversion and cost"] = [name for name in COLUMNS if name not in taken]
+    groups["Training data, inversion and cost"] = [name for name in columns if name not in taken]
+    groups = {title: names for title, names in groups.items() if names}
+    shown = {name: heading for name, heading in BOARD.items() if name in _HARDEST or name in columns}
+    orders = {name: by for name, by in ORDERS.items() if by[0] in shown}
     systems: dict[str, list[ZooRow]] = {}
     for row in report.rows:
         systems.setdefault(row.system, []).append(row)
@@ -95,11 +106,11 @@ def render_zoo(report: ZooReport) -> str:
         kind="zoo",
         name=report.name,
         synthetic=report.synthetic,
-        more_style=_choices(len(ORDERS), len(systems)),
+        more_style=_choices(len(orders), len(systems)),
         z=report,
-        orders={name: ordered(board, *by) for name, by in ORDERS.items()},
-        by={name: (column, "ascending" if sign > 0 else "descending") for name, (column, sign) in ORDERS.items()},
-        board=BOARD,
+        orders={name: ordered(board, *by) for name, by in orders.items()},
+        by={name: (column, "ascending" if sign > 0 else "descending") for name, (column, sign) in orders.items()},
+        board=shown,
         board_figure=board_figure,
         front=[(row.system, row.setting) for row in front],
         numbers={system: number for number, system in enumerate(systems)},

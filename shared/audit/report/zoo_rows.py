@@ -10,6 +10,7 @@ from pydantic import model_validator
 from moretta.shared.audit.report import wording
 from moretta.shared.audit.report.report_schema import Count, Record, Seconds
 from moretta.shared.core.printable import to_csv
+from moretta.shared.core.terms import Modality
 
 MEAN = "mean"
 """In place of the name of a half: the mean of both."""
@@ -19,6 +20,17 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "wer": ("word error rate", "recogniser that knows the sentences, on releases; guessing stands as chance"),
     "sentence_right": ("sentence, by its sound", "share of releases of which that recogniser has the sentence right"),
     "sentence_read": ("sentence, by a classifier", "trained on releases of other people; reads codes too"),
+    "landmark_error": (
+        "landmark error",
+        "to the original, of the distance of the eyes; another person's stands as chance",
+    ),
+    "landmark_movement": ("landmark movement", "correlation with the original's; another person's stands as chance"),
+    "ssim": ("SSIM", "structural similarity to the original; another person's stands as chance"),
+    "identity_cosine": (
+        "identity cosine",
+        "to the original, by SFace as published; two people's originals stand as chance",
+    ),
+    "expression_agreement": ("same expression", "face-api's network sees the same one in original and release"),
     "top1_ignorant": ("top-1, ignorant", "strongest attacker, one clip"),
     "top1_lazy": ("top-1, lazy-informed", "strongest attacker, one clip"),
     "top1_semi": ("top-1, semi-informed", "strongest attacker, one clip"),
@@ -42,11 +54,27 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "epsilon_clip": ("epsilon, clip", "of the release, by the sites' ledgers"),
     "epsilon_speaker": ("epsilon, speaker", "of the release, by the sites' ledgers"),
     "training_seconds": ("training, s", "of public arrays and at sites, one thread"),
-    "times_real_time": ("times real time", "seconds of sound for a second of the release stage, one thread"),
+    "times_real_time": (
+        "times real time",
+        "seconds of sound or pictures for a second of the release stage, one thread",
+    ),
 }
 """Heading and what the figure is. Fractions are balanced accuracy, where nothing else is said."""
-PLAIN = frozenset({"membership", "epsilon_clip", "epsilon_speaker", "training_seconds", "times_real_time"})
+PLAIN = frozenset({
+    *("membership", "epsilon_clip", "epsilon_speaker", "training_seconds", "times_real_time"),
+    *("landmark_error", "landmark_movement", "ssim", "identity_cosine"),
+})  # fmt: skip
 """Columns that are not shown as percent."""
+_OF_ONE: Mapping[Modality, frozenset[str]] = {
+    "voice": frozenset({"wer", "sentence_right", "sentence_read"}),
+    "face": frozenset({"landmark_error", "landmark_movement", "ssim", "identity_cosine", "expression_agreement"}),
+}
+
+
+def columns_of(modality: Modality) -> list[str]:
+    """The columns that a row of a modality has, in the order of the table."""
+    others = set[str]().union(*(names for other, names in _OF_ONE.items() if other != modality))
+    return [name for name in COLUMNS if name not in others]
 
 
 class ZooFigure(Record):
@@ -78,7 +106,7 @@ class ZooRow(Record):
     speakers: Count = 0
     clips: Count = 0
     figures: dict[str, ZooFigure]
-    """By the names of `COLUMNS`, all of them."""
+    """By the names of `COLUMNS`, all of its modality."""
     faults: tuple[str, ...] = ()
     """Reasons to believe no figure of its adversary, by the statement."""
     failed: str = ""
@@ -107,7 +135,7 @@ def mean_row(halves: Sequence[ZooRow]) -> ZooRow:
             "half": MEAN,
             "speakers": sum(row.speakers for row in halves),
             "clips": sum(row.clips for row in halves),
-            "figures": {name: _mean([row.figures[name] for row in halves]) for name in COLUMNS},
+            "figures": {name: _mean([row.figures[name] for row in halves]) for name in halves[0].figures},
             "faults": tuple(dict.fromkeys(fault for row in halves for fault in row.faults)),
             "failed": "; ".join(dict.fromkeys(row.failed for row in halves if row.failed)),
         }
@@ -148,7 +176,8 @@ def figure_text(name: str, figure: ZooFigure) -> str:
 def as_csv(rows: Sequence[ZooRow]) -> str:
     """One line for each row; each figure has five columns. Empty is null."""
     parts = list(ZooFigure.model_fields)
-    names = {(column, part): column if part == "value" else f"{column}_{part}" for column in COLUMNS for part in parts}
+    columns = rows[0].figures if rows else COLUMNS
+    names = {(column, part): column if part == "value" else f"{column}_{part}" for column in columns for part in parts}
     plain = ["system", "setting", "half", "speakers", "clips", "faults", "failed"]
     lines = []
     for row in rows:

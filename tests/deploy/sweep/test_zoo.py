@@ -15,8 +15,8 @@ from moretta.deploy.sweep import run_sweep as sweeping
 from moretta.deploy.sweep.grid import make_grid
 from moretta.deploy.sweep.jobs import Job
 from moretta.deploy.sweep.sweep_results import ResultFolder, Spent, Studied
-from moretta.deploy.sweep.zoo import GRID, run_zoo, system_of, zoo_grid
-from moretta.shared.audit.report.zoo_rows import COLUMNS, ZooReport
+from moretta.deploy.sweep.zoo import GRIDS, run_zoo, system_of, zoo_grid
+from moretta.shared.audit.report.zoo_rows import ZooReport, columns_of
 from moretta.shared.audit.result import Result
 from moretta.shared.core.errors import StudyError
 from moretta.shared.release.anonymizer import anonymizer_names
@@ -46,8 +46,8 @@ def test_every_published_system_that_is_installed_is_in_the_grid_as_published_an
 
 def test_a_system_that_is_not_installed_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = '\n[[curve]]\nname = "of-tomorrow: as published"\nset = { voice.anonymizer = "of-tomorrow" }\n'
-    (tmp_path / "zoo.toml").write_text(GRID.read_text(encoding="utf-8") + more, encoding="utf-8")
-    monkeypatch.setattr("moretta.deploy.sweep.zoo.GRID", tmp_path / "zoo.toml")
+    (tmp_path / "zoo.toml").write_text(GRIDS["voice"].read_text(encoding="utf-8") + more, encoding="utf-8")
+    monkeypatch.setitem(GRIDS, "voice", tmp_path / "zoo.toml")
     assert "of-tomorrow" not in map(system_of, zoo_grid(Study()).curve)
     with pytest.raises(StudyError, match=r"no system of-tomorrow .*replacement-autoencoder"):
         zoo_grid(Study(), ["of-tomorrow"])
@@ -94,13 +94,20 @@ def studied(value: float, **changes: Any) -> Studied:
     content: dict[str, Any] = {
         "rows": (top1, pooled), "utility": (emotion, *words), "inference": (sex,), "not_voted": "no table", "clips": 6,
         "parameters": {}, "releases": Spent(clip=2.0, speaker=None), "seconds": {"codebook": 3.0, "release": 2.0},
-        "sound_seconds": 100.0,
+        "clip_seconds": 100.0,
     }  # fmt: skip
     return Studied(**content | changes)
 
 
 def run(corpus: Path, out: Path, **changes: Any) -> tuple[ZooReport, sweeping.Worked]:
-    options: dict[str, Any] = {"public": None, "systems": ["mcadams"], "study": Study(), "jobs": 1, "command": "c"}
+    options: dict[str, Any] = {
+        "public": None,
+        "split": True,
+        "systems": ["mcadams"],
+        "study": Study(),
+        "jobs": 1,
+        "command": "c",
+    }
     return run_zoo(corpus, out, **options | changes, notify=lambda text: None)
 
 
@@ -135,7 +142,7 @@ def test_rows_are_of_each_half_and_their_mean_and_no_figure_is_blank(
     assert failed
     assert all("the disk is full" in row.failed for row in failed)
     for row in report.rows:
-        assert list(row.figures) == list(COLUMNS)
+        assert list(row.figures) == columns_of("voice")
         assert all(figure.value is not None or figure.why for figure in row.figures.values())
     assert full.figures["sex"].why == "too few people"
     assert (full.figures["wer"].value, full.figures["wer"].by) == (0.5, "r")
@@ -151,6 +158,60 @@ def test_rows_are_of_each_half_and_their_mean_and_no_figure_is_blank(
     assert "no speaker has 30 trial clips" in page
     assert "<script" not in page
     assert "src=" not in page
+
+
+def met(value: float, metric: str, attacker: str) -> Result:
+    return Result(
+        attack="utility", target="face", attacker=attacker, kind="pretrained", scenario="ignorant", metric=metric,
+        value=value, modality="face",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def faces(people: Path) -> Path:
+    (people / "VideoFlash").mkdir()
+    for sound in (people / "AudioWAV").iterdir():
+        (people / "VideoFlash" / f"{sound.stem}.flv").write_bytes(b"")
+    return people
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_systems_of_faces_have_rows_of_their_own_with_columns_of_faces(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, split: bool
+) -> None:
+    jobs: list[Job] = []
+    meters = met(0.07, "landmark_error", "face-mesh"), met(0.9, "identity_cosine", "dlib")
+
+    def do(todo: list[Job], out: Path, **_: Any) -> dict[str, str]:
+        jobs.extend(todo)
+        for job in todo:
+            ResultFolder(out).keep(job, studied(0.3, utility=(*meters, met(0.2, "identity_cosine", "sface"))))
+        return {}
+
+    monkeypatch.setattr(sweeping, "_do", do)
+    systems = ["none", "unlearnt-gender", "shifted-encoder"]
+    report, _ = run(faces, tmp_path / "out", modality="face", systems=systems, split=split)
+    settings = [(row.system, row.setting) for row in report.rows if row.half in ("", "mean")]
+    assert ("shifted-encoder", "strongest") in settings
+    assert len(set(settings)) == len(settings) == 5
+    assert {job.plan.study.modalities for job in jobs} == {("face",)}
+    trained = {path.name for job in jobs for path in job.plan.study.paths.values()}
+    assert trained == ({"first-half", "second-half"} if split else set())
+    assert all(job.plan.corpus not in job.plan.study.paths.values() for job in jobs)
+    assert len(jobs) == (10 if split else 5)
+    for row in report.rows:
+        assert list(row.figures) == columns_of("face")
+        assert row.figures["landmark_error"].value == 0.07
+        assert (row.figures["identity_cosine"].value, row.figures["identity_cosine"].by) == (0.2, "sface")
+        assert row.figures["ssim"].why == "it was not measured"
+    page = (tmp_path / "out" / "zoo.html").read_text(encoding="utf-8")
+    assert "landmark error" in page and "word error rate" not in page
+
+
+def test_public_people_are_named_once_and_by_faces_need_not_be(faces: Path, tmp_path: Path) -> None:
+    for changes in ({"split": False}, {"public": faces}, {"public": faces, "modality": "face"}):
+        with pytest.raises(StudyError, match=r"(both|neither) --public (and|nor) --split"):
+            run(faces, tmp_path / "out", **changes)
 
 
 def test_the_mean_of_two_halves_has_the_wider_interval(
@@ -198,7 +259,7 @@ def test_public_people_without_what_an_adversary_needs_are_refused_before_anythi
 def test_people_are_never_both_public_and_released(people: Path, tmp_path: Path) -> None:
     public = shutil.copytree(people, tmp_path / "public")
     with pytest.raises(StudyError, match="12 people in both tones"):
-        run(people, tmp_path / "out", public=public)
+        run(people, tmp_path / "out", public=public, split=False)
 
 
 def test_a_public_network_that_is_absent_is_named_before_anything_is_computed(

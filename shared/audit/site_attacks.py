@@ -8,7 +8,9 @@ release. Two scenarios are scored: `unprotected`, which shows whether the attack
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -189,19 +191,29 @@ def counted(scores: Float64) -> Counts:
 
 
 def _chosen(plan: TrialPlan, speaker_of: Mapping[str, str], rng: np.random.Generator) -> Iterator[tuple[str, str]]:
-    """At most `MAX_TRIALS` pairs of each kind, and as many of one person tried as of any other, as far as there are.
+    """At most `MAX_TRIALS` pairs of each kind; people take turns, both those who are tried and those who are enrolled.
 
-    Nobody has more pairs than half of the people have, so of n people nobody has much more than 2 / n of the pairs.
+    It ends when half of the people have no pair left, so of n people nobody has much more than 2 / n of the pairs.
     Counts in which one person has nearly all would be scores of that person.
     """
     for is_mated in (True, False):
-        by_person: dict[str, list[tuple[str, str]]] = {}
+        left: dict[str, dict[str, list[tuple[str, str]]]] = {}
         for pair in (plan.pairs[i] for i in rng.permutation(len(plan.pairs))):
-            if (speaker_of[pair[0]] == speaker_of[pair[1]]) == is_mated:
-                by_person.setdefault(speaker_of[pair[1]], []).append(pair)
-        most = sorted(map(len, by_person.values()), reverse=True)[len(by_person) // 2] if by_person else 0
-        rounds = (own[turn : turn + 1] for turn in range(min(most, MAX_TRIALS)) for own in by_person.values())
-        yield from [pair for own in rounds for pair in own][:MAX_TRIALS]
+            enrolled, tried = speaker_of[pair[0]], speaker_of[pair[1]]
+            if (enrolled == tried) == is_mated:
+                left.setdefault(tried, {}).setdefault(enrolled, []).append(pair)
+        chosen, used = list[tuple[str, str]](), Counter[str]()
+        for turn in count():
+            before = len(chosen)
+            for own in left.values():
+                free = [person for person in own if own[person] and used[person] <= turn]
+                if free:
+                    rarest = min(free, key=lambda person: used[person])
+                    used[rarest] += 1
+                    chosen.append(own[rarest].pop())
+            if len(chosen) >= MAX_TRIALS or len(chosen) - before <= len(left) // 2:
+                break
+        yield from chosen[:MAX_TRIALS]
 
 
 def _embedded(model: Embedder, clips: ClipSet, rows: Int64) -> Float32:

@@ -161,10 +161,17 @@ def test_counts_are_not_those_of_the_one_person_with_most_clips() -> None:
         for n in range(60 if person == 9 else 2)
     ]
     speaker_of = {clip.clip: clip.speaker for clip in clips}
-    chosen = list(site_attacks._chosen(make_plan(clips, seed=1), speaker_of, np.random.default_rng(1)))
+    plan = make_plan(clips, seed=1)
+    chosen = list(site_attacks._chosen(plan, speaker_of, np.random.default_rng(1)))
+    assert len(set(chosen)) == len(chosen) and set(chosen) <= set(plan.pairs)
     for is_mated in (True, False):
-        tried = Counter(speaker_of[b] for a, b in chosen if (speaker_of[a] == speaker_of[b]) == is_mated)
-        assert len(tried) == 10 and max(tried.values()) <= 0.2 * sum(tried.values())
+        for side in (0, 1):  # enrolled, tried
+            of = Counter(speaker_of[pair[side]] for pair in chosen if _is_mated(pair, speaker_of) == is_mated)
+            assert len(of) == 10 and max(of.values()) <= 0.2 * sum(of.values())
+
+
+def _is_mated(pair: tuple[str, str], speaker_of: dict[str, str]) -> bool:
+    return speaker_of[pair[0]] == speaker_of[pair[1]]
 
 
 def test_codes_and_single_people_have_no_scores(learned: tuple[Study, dict[str, Any]], tmp_path: Path) -> None:

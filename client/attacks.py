@@ -14,7 +14,7 @@ from moretta.client.clips.originals import original_and_released
 from moretta.client.clips.site_clips import site_corpus
 from moretta.client.offers import Offers
 from moretta.client.settings import SiteSettings
-from moretta.shared.core.atomic import locked, write_atomic
+from moretta.shared.core.atomic import locked, private_folder, write_atomic
 from moretta.shared.core.errors import RefusedError, ReleaseError
 from moretta.shared.messages.wire import LEVELS
 from moretta.shared.release import open_release
@@ -51,7 +51,7 @@ def respond_to_attack(settings: SiteSettings, study: Study, attacker: str, appro
     offer = Offers(settings.home).approved(study, approval)
     model = attacker_of(attacker, offer.arrays())
     kept = settings.attacks / study.digest()[:16] / f"{attacker}-{offer.digest[:16]}.json"
-    kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(kept.parent)
     with locked(kept.with_suffix(".lock")):  # two at once would be two disclosures
         if kept.exists():
             found: Scores = json.loads(kept.read_text(encoding="utf-8"))

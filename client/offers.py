@@ -25,7 +25,7 @@ from moretta.client.policy import Policy
 from moretta.client.settings import SiteSettings
 from moretta.client.site_home import OwnRecord, read_own
 from moretta.shared.core.array_types import Array
-from moretta.shared.core.atomic import append_durably, write_atomic
+from moretta.shared.core.atomic import append_durably, private_folder, write_atomic
 from moretta.shared.core.errors import HomeError, RefusedError
 from moretta.shared.release.anonymizer import anonymizer_of, pinned_public, site_training_of
 from moretta.shared.study.public_arrays import (
@@ -175,8 +175,7 @@ class Offers:
             expected = f"{MAX_STORE_BYTES} at most"
             raise RefusedError(f"offers of {used} bytes", expected=expected, fix="moretta site refuse DIGEST")
         facts, at = described(arrays), int(time.time())
-        folder = store / approval_digest(study, facts)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = private_folder(store / approval_digest(study, facts))
         store.chmod(0o700)
         if arrays:
             content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.atomic import private_folder, write_atomic
 from moretta.shared.core.errors import HomeError
 from moretta.shared.features.speaker_code import CodeReference, SpeakerCode
 from moretta.shared.features.speaker_normalization import Floats, secret_shift, secret_weights
@@ -116,7 +116,7 @@ class SpeakerReferences:
             shared = [np.full(len(rows), weights[clip] / len(rows)) for clip, rows in rows_of.items()]
             self._known[speaker] = Reference(np.concatenate(list(rows_of.values())), np.concatenate(shared), normals)
         if self._path is not None:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(self._path.parent)
             _write(self._path, self._secrets)
 
 

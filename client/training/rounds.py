@@ -20,7 +20,7 @@ from safetensors.numpy import save
 from moretta.client.accounting.budget import DP_SGD_KIND
 from moretta.client.settings import SiteSettings
 from moretta.client.training.data import CODE_KIND, Array, Models
-from moretta.shared.core.atomic import locked, write_atomic
+from moretta.shared.core.atomic import locked, private_folder, write_atomic
 from moretta.shared.messages import wire
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import ModelKind
@@ -120,7 +120,7 @@ def train_round(settings: SiteSettings, request: RoundRequest) -> StoredResponse
     from moretta.client.training.local_training import train_model
 
     store = ResponseStore(settings.updates_of(request.study))
-    store.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(store.folder)
     with locked(store.folder / ".lock"):
         response = store.find(request.slot, request.digest)
         if response is None:

@@ -50,6 +50,13 @@ def atomic_path(path: Path, *, ending: str = "") -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def private_folder(folder: Path) -> Path:
+    """The folder, which is made for its owner alone, as are those above it that are not there. Whatever the umask."""
+    for missing in (path for path in reversed((folder, *folder.parents)) if not path.exists()):
+        missing.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Errors of the disk name this path, whether they named none or a temporary one."""
@@ -100,7 +107,7 @@ def append_line(descriptor: int, line: str) -> int:
 
 def append_durably(path: Path, line: str) -> None:
     """Append a line under the file's lock, and return when it is on disk. A torn last line is cut off first."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(path.parent)
     with locked(path) as descriptor:
         content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
         os.ftruncate(descriptor, content.rfind(b"\n") + 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,24 @@ def test_counts_leave_after_they_are_on_the_ledger_and_name_nobody(asked: Coordi
     lines = [line for line in all_sent(asked.home.root)[0] if line["what"] == "scores"]
     assert len(lines) == 1 and len(lines[0]["speakers"]) == 11
     assert "scores of the attack voice-wccn" in (asked.home.root / "site.log").read_text("utf-8")
+
+
+def test_what_an_attack_leaves_at_the_site_is_for_its_owner_alone(
+    tmp_path: Path, learned: dict[str, Any], lax_umask: None
+) -> None:
+    asked = coordinator(tmp_path, learned)
+    asked.release()
+    asked.attack()
+    files = [asked.home.root / "attacks", *(asked.home.root / "attacks").rglob("*")]
+    assert {path.suffix for path in files} >= {"", ".json", ".lock"}
+    assert [path for path in files if path.stat().st_mode & 0o077] == []
+
+
+@pytest.fixture
+def lax_umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 def test_a_request_that_is_repeated_gets_the_same_response_and_reveals_no_more(asked: Coordinator) -> None:

@@ -44,11 +44,12 @@ def write_checksums(folder: Path) -> str:
     """Write the list of all files in a folder, at any depth. Returns its own SHA-256.
 
     Raises:
-        ReleaseError: a link, or a name with a control character or a backslash, stands in the folder.
+        ReleaseError: a link, a hidden file, or a name with a control character or a backslash, stands in the folder.
     """
     lines = []
     for name in sorted(_files(folder)):
-        plain = (folder / name).is_file() and not (folder / name).is_symlink()
+        hidden = any(part.startswith(".") for part in PurePosixPath(name).parts)
+        plain = (folder / name).is_file() and not (folder / name).is_symlink() and not hidden
         lines.append(f"{_digest(folder / name)}  {name}" if plain else "")
         if _LINE.fullmatch(lines[-1]) is None:
             raise ReleaseError(f"{name!a} in {folder}", expected="plain files with plain names", fix="remove it")
@@ -58,9 +59,9 @@ def write_checksums(folder: Path) -> str:
 
 
 def check_files(folder: Path, *, digest: str = "", but: Collection[str] = ()) -> None:
-    """Check that a data set is whole: every file is as it was listed, and no other file is there.
+    """Check that a data set is whole: every file is as it was listed, and no other file is there, hidden or not.
 
-    Hidden files, which systems leave behind, are not looked at.
+    What a system has left behind must be removed: nobody else can know what is in it.
 
     Args:
         digest: SHA-256 of the list itself, as its maker published it; empty accepts any.
@@ -85,7 +86,7 @@ def check_files(folder: Path, *, digest: str = "", but: Collection[str] = ()) ->
         raise ReleaseError(
             f"a data set in {folder} with {', '.join(problems)}",
             expected=f"the files of {CHECKSUMS_FILE}, unchanged, and no others",
-            fix="get the data set again from who made it",
+            fix="remove what is not listed, or get the data set again from who made it",
         )
 
 
@@ -122,12 +123,11 @@ def _listed(folder: Path, digest: str) -> dict[str, str]:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """Names of all files but the list itself and hidden ones, with links, relative to the folder."""
+    """Names of all files but the list itself, with links, relative to the folder."""
     for path in folder.rglob("*"):
-        name = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in name.parts)
-        if (path.is_symlink() or not path.is_dir()) and not hidden and name.as_posix() != CHECKSUMS_FILE:
-            yield name.as_posix()
+        name = path.relative_to(folder).as_posix()
+        if (path.is_symlink() or not path.is_dir()) and name != CHECKSUMS_FILE:
+            yield name
 
 
 def _is_same(path: Path, expected: str) -> bool:

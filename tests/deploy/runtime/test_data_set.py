@@ -23,6 +23,7 @@ from moretta.deploy.runtime.data_sheet import NO_AUDIT
 from moretta.shared.core.errors import ReleaseError, StudyError
 from moretta.shared.data.media import read_audio
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
+from moretta.shared.release.data_set import write_checksums
 from moretta.shared.study.schema import Study
 from tests.conftest import write_tone_corpus
 
@@ -114,6 +115,11 @@ def _flip(folder: Path) -> None:
     path.write_bytes(content)
 
 
+def _hide(folder: Path, name: str) -> None:
+    (folder / name).parent.mkdir()
+    (folder / name).write_bytes(b"x")
+
+
 def _linked(folder: Path) -> None:
     (folder / "clips.jsonl").rename(folder.parent / "clips.jsonl")
     (folder / "clips.jsonl").symlink_to(folder.parent / "clips.jsonl")
@@ -128,6 +134,8 @@ def _linked(folder: Path) -> None:
         (_append("DATASHEET.md", "better"), "1 files changed .DATASHEET.md"),
         (_without_line, "1 files not listed .manifest.csv"),
         (lambda folder: (folder / "raw.wav").write_bytes(b"x"), "1 files not listed .raw.wav"),
+        (lambda folder: (folder / ".raw.wav").write_bytes(b"x"), "1 files not listed .[.]raw.wav"),
+        (lambda folder: _hide(folder, "media/.originals/1.wav"), "1 files not listed .media/[.]originals/1.wav"),
         (_linked, "1 files changed .clips.jsonl"),
         (lambda folder: (folder / "SHA256SUMS").unlink(), "no SHA256SUMS"),
         (_append("SHA256SUMS", "0" * 64 + "  ../../etc/passwd\n"), "breaks the format"),
@@ -143,6 +151,12 @@ def test_damage_is_found_before_anything_is_read(moved: Path, damage: Callable[[
         moretta.load_release(moved)
     with pytest.raises(ReleaseError):
         moretta.torch_dataset(moved, "voice")
+
+
+def test_a_hidden_file_is_in_no_list(moved: Path) -> None:
+    (moved / ".DS_Store").write_bytes(b"x")
+    with pytest.raises(ReleaseError, match=r"[.]DS_Store.*remove it"):
+        write_checksums(moved)
 
 
 def test_a_list_that_was_written_anew_does_not_have_the_published_digest(moved: Path) -> None:

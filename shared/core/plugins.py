@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
 from moretta.shared.core.errors import MorettaError
 
 T = TypeVar("T")
+PLUGIN_NAME = r"^[a-z0-9][a-z0-9+._-]{0,63}$"
+"""Of every plug-in: names stand in study files, in rows of tables, on command lines and in names of files."""
 
 
 class Registry(Generic[T]):
@@ -33,7 +36,12 @@ class Registry(Generic[T]):
         self._loaded = False
 
     def add(self, name: str, item: T, *, scope: str = "") -> None:
-        """Register an item. Raises ValueError: another item has this name: a defect of the code."""
+        """Register an item. Raises ValueError, a defect of the code: another item has this name, or it can be none."""
+        if not re.fullmatch(PLUGIN_NAME, name):
+            raise ValueError(
+                f"the {self.kind} is called {name[:100]!r}; expected 1 to 64 lower-case letters, digits, dots, dashes, "
+                "underscores and plus signs, the first a letter or a digit"
+            )
         if (scope, name) in self._items:
             kind, first = f"{scope} {self.kind}".strip(), self._items[scope, name]
             raise ValueError(f"two {kind}s are called {name!r}: {first!r} and {item!r}")

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 from moretta.shared.core.device import DeviceName
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.labels import Code
+from moretta.shared.core.plugins import PLUGIN_NAME
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -18,7 +19,7 @@ Delta = Annotated[float, Field(ge=1e-15, lt=0.1)]
 """Both as far as the bounds of `shared/privacy` hold in float64: beyond, rounding could state less than is true."""
 Computable = Annotated[float, Field(ge=1e-6, le=1e6)]
 """What gradients are cut to and multiplied by: below and above, float32 cannot hold what comes of it."""
-AttackerName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+._-]{0,63}$")]
+AttackerName = Annotated[str, Field(pattern=PLUGIN_NAME)]
 Accountant = Literal["rdp", "prv"]
 RequestStage = Literal["release", "train", "evaluate"]
 """The stages that send requests to sites."""

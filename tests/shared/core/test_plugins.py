@@ -45,6 +45,19 @@ def test_a_second_item_of_one_name_is_a_defect(registry: Registry[str]) -> None:
         registry.add("a", "second")
 
 
+@pytest.mark.parametrize("name", ["mine: loud", "", "Mine", "a/b", "../a", "-a", "a\n", "a" * 65, "naïve"])
+def test_a_name_outside_the_grammar_is_refused(registry: Registry[str], tmp_path: Path, name: str) -> None:
+    """As found: rows of the zoo are named after the plug-in, a colon, and the setting."""
+    with pytest.raises(ValueError, match=r"the trick is called .* expected 1 to 64 lower-case letters"):
+        registry.add(name, "first")
+    install(tmp_path, "odd", f"import own_plugins\nown_plugins.registry.add({name!r}, 1)\n")
+    import own_plugins
+
+    own_plugins.registry = registry
+    with pytest.raises(AttackersError, match=r"'odd' of odd 2\.1 cannot be imported.*the trick is called"):
+        registry.get("a")
+
+
 def test_one_name_may_occur_in_two_scopes(registry: Registry[str]) -> None:
     registry.add("none", "of voices", scope="voice")
     registry.add("none", "of faces", scope="face")

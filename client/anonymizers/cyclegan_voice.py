@@ -14,10 +14,10 @@ import numpy as np
 from pydantic import Field
 
 from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer, usable
-from moretta.shared.core.errors import StudyError
+from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import PrivacyStatement
-from moretta.shared.features.mfcc import check_samples
+from moretta.shared.features.mfcc import SAMPLE_RATE, check_samples
 from moretta.shared.features.public_speech import MfccOptions, PublicVoice, recorded_speakers, synthetic_speakers
 from moretta.shared.features.world_voice import WorldVoice, missing_world, pitch_of
 from moretta.shared.models.train_voice_cycle import CycleTask, pools_of, train_cycle
@@ -25,6 +25,7 @@ from moretta.shared.models.voice_cycle import VoiceCycle
 from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
+from moretta.shared.release.release_format import MAX_CLIP_SECONDS, MAX_SAMPLES
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
 
@@ -121,17 +122,24 @@ class CycleVoice(VoiceAnonymizer[CycleOptions]):
         self._pools = {who: self._cycle.pools.nearest(float(np.mean(found))) for who, found in heights.items()}
 
     def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:  # noqa: ARG002
-        """float32 [duration_factor x samples]. A clip of somebody without a voiced clip goes by its own pitch."""
-        sound = check_samples(clip)
+        """float32 [duration_factor x samples]. A clip of somebody without a voiced clip goes by its own pitch.
+
+        Raises:
+            ClipError: reason `too-long`: no release may be as long as this one would become.
+        """
+        sound, factor = check_samples(clip), self._options.duration_factor
+        if (wanted := round(factor * len(sound))) > MAX_SAMPLES:
+            found = f"a release of {wanted / SAMPLE_RATE:.0f} s"
+            fix = "cut the clip, or lower duration_factor"
+            raise ClipError("too-long", found, expected=f"at most {MAX_CLIP_SECONDS:.0f} s", fix=fix)
         voice = WorldVoice.of(sound)
         pool = self._pools.get(speaker)
         if pool is None:
             height = _height(voice.hertz)
             pool = 0 if height is None else self._cycle.pools.nearest(height)
-        factor = self._options.duration_factor
         made = self._cycle.converted(voice, pool)
         made = made if factor == 1 else made.stretched(factor)
-        return made.sound()[: round(factor * len(sound))]
+        return made.sound()[:wanted]
 
     @classmethod
     def is_fitted(cls, study: Study) -> bool:  # noqa: ARG003

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from moretta.client.anonymizers.cyclegan_voice import CycleOptions, CycleVoice
-from moretta.shared.core.errors import StudyError
+from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.features.world_voice import WorldVoice, missing_world, pitch_of
@@ -76,6 +76,16 @@ def test_a_release_is_as_long_as_the_factor_says(factor: float) -> None:
     for (_, clip), sound in zip(clips, released(build(duration_factor=factor), clips), strict=True):
         check_array("voice", "waveform", sound)
         assert len(sound) / len(clip) == pytest.approx(factor, rel=0.01)
+
+
+def test_a_clip_that_would_become_too_long_is_left_out_with_that_reason() -> None:
+    """As found: it was counted as `check-failed`, after a minute of work."""
+    (who, clip), *_ = voices()
+    long = np.tile(clip, 1 + 61 * 16_000 // len(clip))[: 61 * 16_000]
+    short, dropped = released(build(duration_factor=2.0), [(who, clip), (who, long)])
+    check_array("voice", "waveform", short)
+    assert isinstance(dropped, ClipError) and dropped.reason == "too-long"
+    assert "a release of 122 s" in str(dropped) and "lower duration_factor" in str(dropped)
 
 
 def test_a_stretched_release_says_the_same_at_the_same_pitch() -> None:

@@ -99,6 +99,8 @@ def audit(
     bootstrap: int = 200,
     workers: int | None = None,
     everything: bool = True,
+    parallel: Path | str | None = None,
+    sentences: Mapping[str, str] | None = None,
     device: str = "cpu",
 ) -> list[Record]:
     """Attack what was released, by Moretta or by any other tool.
@@ -112,19 +114,25 @@ def audit(
         attackers: names; empty means all.
         bootstrap: resamples of each interval, over speakers.
         workers: processes; None takes one for each core.
-        everything: attribute inference, inversion, linkage and utility too, and not re-identification alone.
+        everything: attribute inference, inversion, linkage and utility too, and not re-identification alone. Their
+            figures are in `audit.json`.
+        parallel: a corpus of the same clips as they should sound in the voice that is wanted, where that is known:
+            utility has the distortion, too.
+        sentences: texts by the code of the sentence, where codes are neither CREMA-D's nor RAVDESS's: utility has the
+            words that are still recognised.
         device: where networks of attackers run: `cpu`, `cuda`, `mps`, or `auto` for the first GPU that is there.
 
     Returns:
         One record for each attacker, scenario and metric.
 
     Raises:
-        MorettaError: nothing to attack, or originals that do not belong to the releases.
+        MorettaError: nothing to attack, originals that do not belong to the releases, or a sentence that cannot be.
     """
     from moretta.deploy.runtime.audit_folder import audit_folder
     from moretta.shared.core.device import computing_on
 
-    corpus, site_key = (None if path is None else Path(path) for path in (originals, key))
+    corpus, site_key, wanted = (None if path is None else Path(path) for path in (originals, key, parallel))
+    texts = None if sentences is None else parse_study({"audit": {"sentences": dict(sentences)}}).audit.sentences
     with tempfile.TemporaryDirectory(prefix="moretta-audit-") as scratch, computing_on(device):
         found = audit_folder(
             Path(released),
@@ -137,6 +145,8 @@ def audit(
             workers=workers,
             inference=everything,
             utility=everything,
+            parallel=wanted,
+            sentences=texts,
         )
     return [row.model_dump(mode="json") for row in found.rows]
 

@@ -6,10 +6,13 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import moretta
+from moretta.deploy.runtime import audit_folder
+from moretta.deploy.runtime.audit_sets import Audited
 
 ROOT = Path(moretta.__file__).resolve()
 
@@ -45,6 +48,26 @@ def test_a_corpus_and_a_budget_are_records(tiny_corpus: Path) -> None:
     assert all(row.keys() == planned[0].keys() for row in planned)
     with pytest.raises(moretta.MorettaError, match="2 clips of 3 speakers"):
         moretta.budget(clips=2, speakers=3)
+
+
+def test_an_audit_takes_parallel_speech_and_sentences_as_the_command_does(
+    tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, Any]] = []
+
+    def attacked(_: Path, **how: Any) -> Audited:
+        given.append(how)
+        return Audited(("voice",), 0)
+
+    monkeypatch.setattr(audit_folder, "audit_folder", attacked)
+    moretta.audit(tiny_corpus)
+    moretta.audit(tiny_corpus, parallel=str(tiny_corpus), sentences={"S1": "a text of my own"})
+    assert [(how["parallel"], how["sentences"]) for how in given] == [
+        (None, None),
+        (tiny_corpus, {"S1": "a text of my own"}),
+    ]
+    with pytest.raises(moretta.MorettaError, match="sentences"):
+        moretta.audit(tiny_corpus, sentences={"no code": "text"})
 
 
 def test_a_study_is_checked_from_content_and_file(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ MAX_NORM = 1e6
 """L2 norm of an update above which it is taken for damage or an attack."""
 _HEADER_BYTES = 4096
 """Most bytes that the packing of one array adds to its values."""
+MOST_WEIGHT = 4
+"""Times the middle one."""
 FEWEST = 3
 """Fewest sites among which one can be outlying."""
 _VALUES = 16_384
@@ -98,6 +100,8 @@ class CheckedStrategy(WrappedStrategy):
     """Those of the sites that a round is sent to; None where it is all of them."""
     most: Mapping[str, int] | None = None
     """Training clips that an update may state at most, by site; None where nobody knows."""
+    weights: Callable[[Mapping[str, float]], dict[str, float]] = dict
+    """From what sites state that they trained on, to what they weigh, both by site."""
     other_models: Mapping[ModelKind, Weights] = field(default_factory=dict)
     """Finished models that the sites need for this one."""
     find_outlying: bool = True
@@ -177,7 +181,8 @@ class CheckedStrategy(WrappedStrategy):
 
     def _for_strategy(self, used: dict[str, RecordDict]) -> list[Message]:
         """The replies that the strategy within aggregates."""
-        return [bare_reply(used[site][wire.ARRAYS], self._metrics[site][WEIGHT]) for site in sorted(used)]
+        weights = self.weights({site: self._metrics[site][WEIGHT] for site in used})
+        return [bare_reply(used[site][wire.ARRAYS], weights[site]) for site in sorted(used)]
 
     def _checked(self, number: int, arrays: ArrayRecord | None, updates: int) -> Weights:
         """New weights in the types that sites expect: some strategies compute in float64."""
@@ -202,6 +207,15 @@ class CheckedStrategy(WrappedStrategy):
 
     def _change(self, update: Weights) -> Weights:
         return {name: np.asarray(array - self._sent[name]) for name, array in update.items()}
+
+
+def bounded_weights(stated: Mapping[str, float]) -> dict[str, float]:
+    """What sites weigh by what they state, where nobody can know it yet: at most `MOST_WEIGHT` times the middle one.
+
+    Of two in the middle the smaller counts, so that one site of two does not decide either.
+    """
+    middle = sorted(stated.values())[(len(stated) - 1) // 2]
+    return {site: min(units, MOST_WEIGHT * middle) for site, units in stated.items()}
 
 
 def bare_reply(arrays: Any, weight: float) -> Message:

@@ -9,7 +9,13 @@ import numpy as np
 from flwr.serverapp.strategy import Strategy
 from safetensors.numpy import save
 
-from moretta.server.aggregation.checked_strategy import WEIGHT, CheckedStrategy, RoundOutcome, Weights
+from moretta.server.aggregation.checked_strategy import (
+    WEIGHT,
+    CheckedStrategy,
+    RoundOutcome,
+    Weights,
+    bounded_weights,
+)
 from moretta.server.aggregation.secure_strategy import SecureStrategy
 from moretta.server.aggregation.site_level_mean import SiteLevelMean
 from moretta.server.aggregation.strategies import make_strategy, restore_strategy, strategy_state
@@ -53,12 +59,14 @@ def federate_code(context: RunContext, grid: SiteGrid, public: Arrays) -> tuple[
     variance, units = 0.0, dict[str, int]()
 
     def add(outcome: RoundOutcome) -> None:
-        """Every site adds noise of one clipping norm to the sum over all units."""
+        """Every site adds noise of one clipping norm to the sum over its units, and sends their mean."""
         nonlocal variance
-        weights = {site: metrics[WEIGHT] for site, metrics in outcome.used.items()}
-        variance += len(weights) * (training.learning_rate * CLIPPING_NORM / sum(weights.values())) ** 2
-        for site, weight in weights.items():
-            units[site] = max(units.get(site, 0), int(weight))
+        stated = {site: metrics[WEIGHT] for site, metrics in outcome.used.items()}
+        weights = bounded_weights(stated)
+        shares = [weights[site] / sum(weights.values()) / stated[site] for site in stated]
+        variance += float(np.square(shares).sum()) * (training.learning_rate * CLIPPING_NORM) ** 2
+        for site, count in stated.items():
+            units[site] = max(units.get(site, 0), int(count))
         _note_outlying(context, outcome, "code")
         for failures, lost in ((outcome.refused, False), (outcome.lost, True)):
             for site, why in failures.items():
@@ -89,6 +97,7 @@ def federate_code(context: RunContext, grid: SiteGrid, public: Arrays) -> tuple[
         check=check,
         deadline_seconds=study.deadline_seconds("train"),
         max_norm=study.train.max_update_norm,
+        weights=bounded_weights,
     )
     weights = first
     for number in range(1, rounds + 1):

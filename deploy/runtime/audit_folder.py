@@ -17,7 +17,15 @@ from moretta.shared.core.labels import SpeakerId, classes_among, in_order
 from moretta.shared.core.terms import MODALITIES, Modality
 from moretta.shared.data.clips import Clip, Corpus, Drop, Speaker
 from moretta.shared.data.corpora.cremad import ClipName
-from moretta.shared.data.reader import AUDIO_ENDINGS, VIDEO_ENDINGS, media_files, read_corpus, read_marker, readers
+from moretta.shared.data.reader import (
+    AUDIO_ENDINGS,
+    VIDEO_ENDINGS,
+    leads_outside,
+    media_files,
+    read_corpus,
+    read_marker,
+    readers,
+)
 from moretta.shared.data.tables import DEMOGRAPHICS_FILE, read_demographics
 from moretta.shared.release import PseudonymKey, Release, open_release
 from moretta.shared.release.release_format import STATEMENT_FILE
@@ -197,6 +205,9 @@ def _read_foreign(folder: Path, originals: Corpus | None) -> Corpus:
         if not path.is_file() or ending not in (*AUDIO_ENDINGS, *VIDEO_ENDINGS):
             continue
         relative = path.relative_to(folder)
+        if leads_outside(folder, path):
+            dropped.append(Drop(relative.as_posix(), "outside", "a link to outside the folder"))
+            continue
         clip = names.get(relative.with_suffix("").as_posix().casefold()) or names.get(path.stem.casefold())
         try:
             clip = clip or ClipName.of_file(path.stem).clip(None, None)

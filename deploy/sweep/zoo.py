@@ -30,7 +30,7 @@ from moretta.shared.core.labels import SpeakerId, in_order
 from moretta.shared.core.reproducibility import versions
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Corpus
-from moretta.shared.data.reader import SYNTHETIC_MARKER, read_corpus
+from moretta.shared.data.reader import SYNTHETIC_MARKER, link_or_copy, read_corpus
 from moretta.shared.data.tables import DEMOGRAPHICS_FILE
 from moretta.shared.features.public_speech import public_people
 from moretta.shared.release.anonymizer import anonymizer_names
@@ -42,7 +42,7 @@ HALVES = ("first half", "second half")
 """Of the people, by id; a row is named after those that are released."""
 FEWEST = 3
 """Public people of each sex: two train an adversary, one is held out."""
-PEOPLE = "people"  # folder of the links to the clips of each half
+PEOPLE = "people"  # folder of the clips of each half
 _PUBLIC: Mapping[Modality, str] = {"voice": "public_speech", "face": "public_faces"}
 _AUDIO = "AudioWAV"
 
@@ -248,7 +248,10 @@ def check_apart(corpus: Corpus, public: Mapping[SpeakerId, str | None]) -> None:
 
 
 def link_halves(corpus: Corpus, cut: Sequence[Sequence[SpeakerId]], folder: Path) -> list[Half]:
-    """Folders of links to the clips of each half, made anew, with the corpus's tables. Nothing is copied."""
+    """Folders of the clips of each half, made anew, with the corpus's tables: hard links, or copies on another disk.
+
+    They are no symbolic links: a corpus has none to places outside.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     places = [folder / name.replace(" ", "-") for name in HALVES]
     for place, people in zip(places, cut, strict=True):
@@ -256,9 +259,7 @@ def link_halves(corpus: Corpus, cut: Sequence[Sequence[SpeakerId]], folder: Path
         files += [corpus.root / name for name in (*corpus.tables, SYNTHETIC_MARKER)]
         for path in files:
             if path.is_file():
-                link = place / path.relative_to(corpus.root)
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(path.resolve())
+                link_or_copy(path, place / path.relative_to(corpus.root))
     return [
         Half(HALVES[i], places[i], places[1 - i], _described(corpus.name, cut[1 - i], cut[i])) for i in range(len(cut))
     ]

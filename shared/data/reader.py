@@ -7,6 +7,8 @@ Only names and tables are read here. Whether a file can be decoded shows when it
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +33,8 @@ VIDEO_ENDINGS = (
     *(".mpg", ".mpeg", ".wmv", ".3gp", ".ogv", ".ts", ".mts"),
 )
 """The form that CREMA-D publishes first: it is used where a clip has several."""
+_INSIDE = "files in the folder itself, or links to such"
+_COPY = "copy the files there, or name the folder that has them"
 _LITTER = ("thumbs.db", "desktop.ini", "icon\r", "@eadir")
 """Left in folders by Windows, macOS and Synology, beside hidden files: no part of a corpus."""
 
@@ -87,7 +91,7 @@ def read_corpus(root: Path, *, labels: Labels = "intended", classes: Sequence[st
         classes: the study's; None keeps every clip under the corpus's own labels.
 
     Raises:
-        CorpusError: no such folder, no usable clip in it, or a table that cannot be read.
+        CorpusError: no such folder, no usable clip in it, or a table that cannot be read, or is a link to outside.
     """
     try:
         reader = next((reader for reader in readers() if root.is_dir() and reader.recognizes(root)), None)
@@ -95,11 +99,55 @@ def read_corpus(root: Path, *, labels: Labels = "intended", classes: Sequence[st
             found = f"no corpus that Moretta knows in {root}" if root.is_dir() else f"no folder {root}"
             layouts = "; or ".join(known.layout for known in readers())
             raise CorpusError(found, expected=f"a folder with {layouts}")
-        corpus = reader.read(root, labels)
+        corpus = _without_links(reader.read(root, labels))
         return corpus if classes is None else _of_classes(corpus, classes)
     except OSError as error:
         found = f"{error.filename or root} cannot be read ({error.strerror})"
         raise CorpusError(found, fix="check its rights") from error
+
+
+def leads_outside(folder: Path, path: Path) -> bool:
+    """Whether a path in a folder is a link, or lies behind one, to a place outside. The folder itself may be a link."""
+    return not path.resolve().is_relative_to(folder.resolve())
+
+
+def link_or_copy(source: Path, place: Path) -> None:
+    """The same content at another place: a hard link, or a copy on another disk, or where no link may be made."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), place)
+    except OSError:
+        shutil.copyfile(source, place)
+
+
+def _without_links(corpus: Corpus) -> Corpus:
+    """The corpus without clips that lie elsewhere: whoever made the folder would choose what else is released."""
+    for name in corpus.tables:
+        if leads_outside(corpus.root, corpus.root / name):
+            raise CorpusError(f"{name} in {corpus.root} is a link to outside the folder", expected=_INSIDE, fix=_COPY)
+    folders = {path.parent for clip in corpus.clips for path in clip.files}
+    behind = {folder for folder in folders if leads_outside(corpus.root, folder)}  # a look-up for each folder
+
+    def is_outside(path: Path) -> bool:
+        return path.parent in behind or (path.is_symlink() and leads_outside(corpus.root, path))
+
+    outside = {clip.name for clip in corpus.clips if any(map(is_outside, clip.files))}
+    if not outside:
+        return corpus
+    drops = list(corpus.dropped)
+    for clip in corpus.clips:
+        if clip.name in outside:
+            drops += drops_of(corpus.root, clip, "outside", f"a link to outside the folder; expected {_INSIDE}")
+    clips = tuple(clip for clip in corpus.clips if clip.name not in outside)
+    if not clips:
+        raise no_clip(corpus.root, drops, expected=_INSIDE, fix=_COPY)
+    return _with_clips(corpus, clips, drops)
+
+
+def _with_clips(corpus: Corpus, clips: Sequence[Clip], drops: Sequence[Drop]) -> Corpus:
+    left = {clip.speaker for clip in clips}
+    speakers = {speaker: person for speaker, person in corpus.speakers.items() if speaker in left}
+    return replace(corpus, clips=tuple(clips), speakers=speakers, dropped=_in_file_order(drops))
 
 
 def _of_classes(corpus: Corpus, classes: Sequence[str]) -> Corpus:
@@ -117,9 +165,7 @@ def _of_classes(corpus: Corpus, classes: Sequence[str]) -> Corpus:
         raise no_clip(corpus.root, drops, fix=f"name its labels in the study: classes = {sorted(known)}")
     if len(drops) == len(corpus.dropped):
         return replace(corpus, clips=tuple(clips))
-    left = {clip.speaker for clip in clips}
-    speakers = {speaker: person for speaker, person in corpus.speakers.items() if speaker in left}
-    return replace(corpus, clips=tuple(clips), speakers=speakers, dropped=_in_file_order(drops))
+    return _with_clips(corpus, clips, drops)
 
 
 def corpus_of(

@@ -22,7 +22,7 @@ from moretta.client.anonymizers.adversarial_embedding import public_encoder
 from moretta.shared.core.array_types import Array
 from moretta.shared.core.labels import in_order
 from moretta.shared.core.workers import limit_threads
-from moretta.shared.data.reader import read_corpus
+from moretta.shared.data.reader import link_or_copy, read_corpus
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.public_speech import Recording
 from moretta.shared.features.speaker_code import PublicRows
@@ -99,14 +99,13 @@ def main() -> None:
 
 
 def linked(corpus: Path, folder: Path, people: list[str], count: int) -> Path:
-    """A folder with links to some clips of some people, and the table of speakers."""
-    (folder / "AudioWAV").mkdir(parents=True)
+    """A folder with some clips of some people, and the table of speakers."""
     known = read_corpus(corpus).clips
     for person in people:
         paths = sorted(clip.audio for clip in known if clip.speaker == person and clip.audio is not None)
         for path in dict.fromkeys(paths[n] for n in np.linspace(0, len(paths) - 1, count).round().astype(int)):
-            (folder / "AudioWAV" / path.name).symlink_to(path.resolve())
-    (folder / "VideoDemographics.csv").symlink_to((corpus / "VideoDemographics.csv").resolve())
+            link_or_copy(path, folder / "AudioWAV" / path.name)
+    link_or_copy(corpus / "VideoDemographics.csv", folder / "VideoDemographics.csv")
     return folder
 
 

@@ -27,6 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "e2e" / "deployment"))
 import psutil
 from network import MORETTA, Network, Site
 
+from moretta.shared.data.reader import link_or_copy
+
 NAME = "three-sites"
 STUDY = """
 seed = 1
@@ -54,13 +56,12 @@ class UserNetwork(Network):
 
 
 def share(corpus: Path, folder: Path, number: int) -> Path:
-    """A folder of links to every third speaker's clips."""
+    """A folder of every third speaker's clips."""
     wavs = sorted((corpus / "AudioWAV").iterdir())
     speakers = sorted({path.name[:4] for path in wavs})[number :: len(SITES)]
-    (folder / "AudioWAV").mkdir(parents=True)
     for path in wavs:
         if path.name[:4] in speakers:
-            (folder / "AudioWAV" / path.name).symlink_to(path.resolve())
+            link_or_copy(path, folder / "AudioWAV" / path.name)
     header, *rows = (corpus / "VideoDemographics.csv").read_text(encoding="utf-8").splitlines()
     own = [row for row in rows if row.split(",")[0] in speakers]
     (folder / "VideoDemographics.csv").write_text("\n".join([header, *own, ""]), encoding="utf-8")

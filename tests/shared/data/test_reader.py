@@ -132,6 +132,45 @@ def test_folders_links_and_strange_names_are_dropped_and_distinguished(make_corp
     assert sum(drop.reason == "bad-name" for drop in corpus.dropped) == 2
 
 
+def test_links_to_outside_of_the_folder_are_dropped_and_those_within_are_followed(
+    make_corpus: MakeCorpus, tmp_path: Path
+) -> None:
+    root = make_corpus("AudioWAV/1001_IEO_ANG_HI.wav", "kept/1.wav")
+    outside = tmp_path / "private"
+    (outside / "AudioWAV").mkdir(parents=True)
+    for name in ("1001_IEO_SAD_HI", "1002_IEO_SAD_HI"):
+        (outside / "AudioWAV" / f"{name}.wav").write_bytes(b"private")
+    (root / "AudioWAV" / "1002_IEO_SAD_HI.wav").symlink_to(outside / "AudioWAV" / "1002_IEO_SAD_HI.wav")
+    (root / "AudioWAV" / "1001_IEO_HAP_HI.wav").symlink_to("../kept/1.wav")
+    corpus = read_corpus(root)
+    assert [clip.name for clip in corpus.clips] == ["1001_IEO_ANG_HI", "1001_IEO_HAP_HI"]
+    assert [(d.file, d.reason) for d in corpus.dropped] == [("AudioWAV/1002_IEO_SAD_HI.wav", "outside")]
+    assert "1002" not in corpus.speakers
+    (tmp_path / "named").symlink_to(root)  # the user's own choice
+    assert len(read_corpus(tmp_path / "named").clips) == 2
+    (root / "VideoFlash").symlink_to(outside / "AudioWAV")
+    (outside / "AudioWAV" / "1001_IEO_FEA_HI.mp4").write_bytes(b"private")
+    assert ("VideoFlash/1001_IEO_FEA_HI.mp4", "outside") in [(d.file, d.reason) for d in read_corpus(root).dropped]
+
+
+def test_a_folder_of_links_to_outside_alone_and_a_table_there_are_errors(
+    make_corpus: MakeCorpus, tmp_path: Path
+) -> None:
+    root = make_corpus("VideoDemographics.csv")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "1001_IEO_ANG_HI.wav").write_bytes(b"x")
+    (root / "AudioWAV").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CorpusError, match=r"1 outside.*copy the files there, or name the folder that has them"):
+        read_corpus(root)
+    (root / "AudioWAV").unlink()
+    (root / "AudioWAV").mkdir()
+    (root / "AudioWAV" / "1001_IEO_ANG_HI.wav").write_bytes(b"x")
+    (root / "VideoDemographics.csv").rename(tmp_path / "people.csv")
+    (root / "VideoDemographics.csv").symlink_to(tmp_path / "people.csv")
+    with pytest.raises(CorpusError, match=r"VideoDemographics\.csv .* is a link to outside"):
+        read_corpus(root)
+
+
 def test_a_folder_that_may_not_be_read_is_an_error_that_names_it(
     make_corpus: MakeCorpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,9 @@ from moretta.client.accounting.planning import TrainingPlan
 from moretta.client.training.example_gradients import ExampleGradients, Losses
 from moretta.shared.models.adversaries import cross_entropies
 from moretta.shared.models.emotion import Standardise
+from moretta.shared.models.optimizers import make_optimizer
 from moretta.shared.privacy.noise import SystemNoise, on_grid
+from moretta.shared.study.sections import OptimizerName
 
 LARGEST_GRADIENT = 1e15
 """Of one value. The squares of so many add up within float32, and the factor that cuts them keeps its precision."""
@@ -110,6 +112,7 @@ def private_steps(
     *,
     max_grad_norm: float,
     learning_rate: float,
+    optimizer: OptimizerName = "sgd",
     after_step: Callable[[], None] = lambda: None,
     losses: Losses = cross_entropies,
 ) -> None:
@@ -118,6 +121,7 @@ def private_steps(
     An empty Poisson batch still releases noise: leaving the step out would reveal that the batch was empty.
     Ghost clipping (Li et al., ICLR 2022) was removed: docs/results/rejected.md has why.
     """
+    steps = make_optimizer(optimizer, network.parameters(), learning_rate)
     scale, parameters = plan.round.noise_multiplier * max_grad_norm, list(network.parameters())
     device, owners = examples.labels.device, torch.from_numpy(examples.owners)
     alone = torch.equal(owners, torch.arange(plan.units))  # each clip is a unit
@@ -131,7 +135,8 @@ def private_steps(
             with torch.no_grad():  # noise is drawn in float64, which not all GPUs have
                 disturbed = randomness.noisy([each.cpu() for each in summed], scale)
                 for parameter, noisy in zip(parameters, disturbed, strict=True):
-                    parameter.add_(noisy.to(device) / plan.expected_batch, alpha=-learning_rate)
+                    parameter.grad = noisy.to(device) / plan.expected_batch
+            steps.step()
             after_step()
 
 

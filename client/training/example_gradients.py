@@ -76,6 +76,8 @@ def _rule(layer: nn.Module) -> Rule:
     """The rule of a layer; where Opacus has none either, torch.func finds the gradients."""
     if type(layer) is nn.Linear:
         return _linear
+    if isinstance(layer, nn.GRU):
+        return _one_by_one
     if isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.groups == 1 and not isinstance(layer.padding, str):
         return _convolution
     with warnings.catch_warnings():
@@ -89,6 +91,16 @@ def _rule(layer: nn.Module) -> Rule:
         prepare_layer(layer)
     rule = known or ft_compute_per_sample_gradient
     return lambda layer, inputs, at_output: rule(layer, [inputs], at_output)
+
+
+def _one_by_one(layer: nn.Module, inputs: Tensor, at_output: Tensor) -> Gradients:
+    """Each example passes alone: Opacus has a cell in Python instead of torch's own, which takes longer than this."""
+    parameters, found = list(layer.parameters()), list[tuple[Tensor, ...]]()
+    for example, at_its_output in zip(torch.split(inputs, 1), torch.split(at_output, 1), strict=True):
+        with torch.enable_grad():
+            output = layer.forward(example)  # past the hooks, which would note it
+        found.append(torch.autograd.grad(output, parameters, at_its_output))
+    return {parameter: torch.stack([each[i] for each in found]) for i, parameter in enumerate(parameters)}
 
 
 def _linear(layer: nn.Linear, inputs: Tensor, at_output: Tensor) -> Gradients:

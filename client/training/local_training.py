@@ -20,6 +20,7 @@ from moretta.client.training.rounds import Metrics, RoundRequest, StoredResponse
 from moretta.shared.core.device import resolve_device
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.models.emotion import EmotionModel, checked_weights, study_model, trained_names
+from moretta.shared.models.optimizers import make_optimizer
 from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import SeededNoise, SystemNoise, on_grid
 from moretta.shared.privacy.site_updates import changed, clipped_change, plan_site_level, quantised
@@ -174,6 +175,7 @@ def train_locally(
         randomness,
         max_grad_norm=privacy.max_grad_norm,
         learning_rate=study.train.learning_rate,
+        optimizer=study.train.optimizer,
         after_step=pull,
     )
     noise = plan.round.noise_multiplier
@@ -228,7 +230,7 @@ def _plain_epochs(
     randomness: Randomness,
     after_step: Callable[[], None],
 ) -> float:
-    optimizer = torch.optim.SGD(network.parameters(), lr=study.train.learning_rate)
+    optimizer = make_optimizer(study.train.optimizer, network.parameters(), study.train.learning_rate)
     size, losses = len(examples.labels), []
     for _ in range(study.train.local_epochs):
         for batch in torch.split(randomness.order(size), min(study.train.batch_size, size)):

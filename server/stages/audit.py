@@ -186,7 +186,8 @@ def _membership(
         return [about.invalidated(reason, speakers=len(set(examples.speaker)))]
     attacked = trained_models.predictor(model, load_file(context.checkpoint(modality)), examples.x.shape[1:])
     epochs = study.train.rounds * study.train.local_epochs
-    recipe = trained_models.Recipe(model, study.train.learning_rate, study.train.batch_size, epochs)
+    train = study.train
+    recipe = trained_models.Recipe(model, train.learning_rate, train.batch_size, epochs, train.optimizer)
     resamples = max(MIN_RESAMPLES, study.audit.bootstrap)
     return trained_models.infer_membership(attacked, recipe, examples, about=about, resamples=resamples, seed=seed)
 
@@ -233,7 +234,8 @@ def _shadow_sites(
         site=np.array([site_of[c.speaker] for _, c in known]),
         held_out=np.array([c.speaker in held_out for _, c in known]),
     )
-    recipe = trained_models.Recipe(model, study.train.learning_rate, study.train.batch_size, study.train.local_epochs)
+    train = study.train
+    recipe = trained_models.Recipe(model, train.learning_rate, train.batch_size, train.local_epochs, train.optimizer)
     local = partial(recipe.update, load_file(context.checkpoint(modality)))
     resamples = max(MIN_RESAMPLES, study.audit.bootstrap)
     return infer_by_shadows(updates, sexes, clips, local, about=about, resamples=resamples, seed=study.seed)

@@ -20,6 +20,7 @@ from moretta.shared.core.errors import RefusedError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.voice_forms import is_code, model_input
 from moretta.shared.models.fusion_gate import Gate
+from moretta.shared.models.mel_recurrent import coarse_log_mels, recurrent_layers
 from moretta.shared.models.sequence_net import sequence_layers
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import FUSION_MODEL, ModelKind, check_model
@@ -64,6 +65,10 @@ class EmotionModel:
     network: Callable[[tuple[int, ...], int], nn.Module]
     """Made of the shape of an input and the number of classes."""
     classes: int = len(EMOTIONS)
+    of_sound: Callable[[Array], Floats] | None = None
+    """The same of a released waveform itself, where the model reads more of it than of its MFCC."""
+    alike_in_time: bool = False
+    """Whether all steps, the last axis, are standardised alike."""
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """A new network for inputs of this shape."""
@@ -71,6 +76,8 @@ class EmotionModel:
 
     def input_of(self, form: str, array: Array, codebook: Floats | None, scale: PublicScale | None) -> Floats:
         """The input for one released array of a form; voice may need the codebook of its tokens, and a scale."""
+        if form == "waveform" and self.of_sound is not None:
+            return self.of_sound(array)
         return self.features(model_input(form, array, codebook), None if is_code(form) else scale)
 
 
@@ -130,7 +137,10 @@ def initial_weights(
         weights = dict(model.build(inputs.shape[1:]).state_dict())
     if not standardise:
         return weights
-    mean, std = inputs.mean(axis=0), inputs.std(axis=0)
+    axes, shape = (0, -1) if model.alike_in_time else 0, inputs.shape[1:]
+    mean, std = (
+        np.broadcast_to(each[0], shape) for each in (inputs.mean(axes, keepdims=True), inputs.std(axes, keepdims=True))
+    )
     weights["0.mean"] = torch.from_numpy(mean.astype(np.float32))
     weights["0.std"] = torch.from_numpy(np.maximum(std, MIN_STD).astype(np.float32))
     return weights
@@ -341,11 +351,15 @@ def _sequence(shape: tuple[int, ...], classes: int) -> nn.Module:
     return nn.Sequential(Standardise(shape), *sequence_layers(shape[0], shape[1], classes))
 
 
+def _recurrent(shape: tuple[int, ...], classes: int) -> nn.Module:
+    return nn.Sequential(Standardise(shape), *recurrent_layers(shape[0], classes))
+
+
 _ALL = (
     EmotionModel("voice", "statistics", voice_statistics, _linear),
     EmotionModel("voice", "layered", voice_statistics, _layered),
     EmotionModel("voice", "cnn", voice_window, partial(_cnn, widths=(32, 32), second=5)),
-    EmotionModel("voice", "sequence", voice_sequence, _sequence),
+    EmotionModel("voice", "crnn", voice_sequence, _recurrent, of_sound=coarse_log_mels, alike_in_time=True),
     EmotionModel("face", "gradients", face_gradients, _linear),
     EmotionModel("face", "cnn", face_picture, partial(_cnn, widths=(16, 32), second=3)),
     EmotionModel("face", "sequence", face_sequence, _sequence),

@@ -7,7 +7,6 @@ of every example can be computed by itself, layer by layer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from moretta.shared.core.workers import seeded
-from moretta.shared.features.mfcc import MELS
 
 if TYPE_CHECKING:
     from moretta.shared.core.array_types import Float32, Int64
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
 WIDTH, GROUPS = 64, 8
 LONG = 64
 """Steps beyond which a convolution halves their number."""
-TRACTS = 10
-"""How many longer vocal tracts there are, and how many shorter ones."""
 _LEAST_VARIANCE = 1e-4
 
 
@@ -81,8 +77,6 @@ class Varying:
     """Longest of two, as a share of the steps."""
     coefficient_mask: float = 0.17
     """Widest, as a share of the coefficients."""
-    tract: float = 0.0
-    """Of MFCC alone: how much longer or shorter the vocal tract becomes at most, as a share of its length."""
     stretch: float = 0.0
     """How much faster or slower half of the examples become at most, as a share."""
     bands: int = 0
@@ -93,8 +87,6 @@ class Varying:
         made = batch.copy()
         coefficients, steps = batch.shape[1:]
         for example in made:
-            if self.tract:
-                example[:] = _of_other_tract(coefficients, int(rng.integers(-TRACTS, TRACTS + 1)), self.tract) @ example
             if self.stretch and rng.random() < 0.5:
                 example[:] = _stretched(example, 1 + float(rng.uniform(-self.stretch, self.stretch)))
             if self.bands:
@@ -116,26 +108,6 @@ def _stretched(example: Float32, factor: float) -> Float32:
     steps = example.shape[1]
     places = (np.arange(steps) - steps / 2) / factor + steps / 2
     return np.asarray(example[:, np.clip(np.round(places), 0, steps - 1).astype(int)])
-
-
-@lru_cache(maxsize=256)
-def _of_other_tract(coefficients: int, number: int, most: float) -> Float32:
-    """[coefficients, coefficients]: multiplies MFCC to those of a vocal tract of another length.
-
-    Vocal tract length perturbation (Jaitly and Hinton, ICML workshop on deep learning for audio, 2013). Mel bands are
-    moved along their own axis, which is linear in MFCC. `number` is from -TRACTS to TRACTS, 0 changes nothing but what
-    rounding does.
-    """
-    from torchaudio.functional import create_dct
-
-    to_bands = create_dct(coefficients, MELS, "ortho").double().numpy()  # [bands, coefficients]
-    places = np.clip(np.arange(MELS) * (1 + most * number / TRACTS), 0, MELS - 1)
-    below = np.minimum(places.astype(int), MELS - 2)
-    move = np.zeros((MELS, MELS))
-    rows = np.arange(MELS)
-    move[rows, below] = 1 - (places - below)
-    move[rows, below + 1] = places - below
-    return np.asarray(to_bands.T @ move @ to_bands, np.float32)
 
 
 def _span(size: int, share: float, rng: np.random.Generator) -> tuple[int, int]:

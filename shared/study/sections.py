@@ -23,11 +23,12 @@ AttackerName = Annotated[str, Field(pattern=PLUGIN_NAME)]
 Accountant = Literal["rdp", "prv"]
 RequestStage = Literal["release", "train", "evaluate"]
 """The stages that send requests to sites."""
+OptimizerName = Literal["sgd", "adam"]
 ModelKind = Literal["voice", "face", "fusion"]
 """What a study may train: a model of one modality, or the gate that weighs both of them."""
 FUSION_MODEL = "gate"
 MODELS: dict[ModelKind, tuple[str, ...]] = {
-    "voice": ("cnn", "layered", "sequence", "statistics"),
+    "voice": ("cnn", "crnn", "layered", "statistics"),
     "face": ("cnn", "gradients", "sequence"),
     "fusion": (FUSION_MODEL,),
 }
@@ -87,8 +88,10 @@ class TrainSection(Section):
     """Passes over a site's clips in one round."""
     batch_size: int = Field(default=16, ge=1, le=4096)
     """Clips, or speakers, of one step: on average, under DP-SGD."""
+    optimizer: OptimizerName = "sgd"
+    """At the sites: plain SGD, or Adam, whose state stays there and starts anew each round."""
     learning_rate: Computable = 0.3
-    """Of SGD at the sites."""
+    """Of the optimizer. Adam wants a hundredth of what SGD does."""
     min_sites: int = Field(default=1, ge=1)
     """A stage or round with responses of fewer sites fails, and the run with it."""
     deadline_seconds: Positive = 3600.0

@@ -27,7 +27,7 @@ MODELS: dict[tuple[Any, str], tuple[int, ...]] = {
     ("voice", "statistics"): (78,),
     ("voice", "layered"): (78,),
     ("voice", "cnn"): (13, 256),
-    ("voice", "sequence"): (13, 256),
+    ("voice", "crnn"): (48, 128),
     ("face", "gradients"): (576,),
     ("face", "cnn"): (3, 48, 48),
     ("face", "sequence"): (288, 16),
@@ -42,7 +42,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # Opacus warns of its own non-cryptographic generator
     generator = np.random.default_rng(1)
     for (modality, name), shape in MODELS.items():
-        epochs = 1 if name in ("cnn", "sequence") else 2 if quick() else 6
+        epochs = 1 if name in ("cnn", "crnn", "sequence") else 2 if quick() else 6
         steps = epochs * CLIPS // BATCH
         features = generator.standard_normal((CLIPS, *shape)).astype(np.float32)
         labels = torch.from_numpy(generator.integers(0, CLASSES, CLIPS))

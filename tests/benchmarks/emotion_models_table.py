@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from fusion_table import released, remember_features, scored, trained
 
+from moretta.server.stages.run import Run
 from moretta.shared.audit.arrays import VideoFaces
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.utility.evaluators import evaluate_utility
@@ -25,10 +27,10 @@ from moretta.shared.data.clips import Corpus
 from moretta.shared.data.reader import read_corpus
 
 EVALUATORS: dict[str, tuple[str, ...]] = {
-    "voice": ("voice-logistic", "voice-forest", "voice-sequence", "voice-crnn"),
+    "voice": ("voice-logistic", "voice-forest", "voice-crnn"),
     "face": ("face-logistic", "face-forest", "face-sequence"),
 }
-MODELS: dict[str, tuple[str, ...]] = {"voice": ("statistics", "cnn", "sequence"), "face": ("gradients", "sequence")}
+MODELS: dict[str, tuple[str, ...]] = {"voice": ("statistics", "cnn", "crnn"), "face": ("gradients", "sequence")}
 FACE_SIDE, FPS = 64, 5.0
 
 
@@ -39,10 +41,15 @@ def main() -> None:
     parser.add_argument("modality", choices=list(MODELS))
     parser.add_argument("work", type=Path)
     parser.add_argument("--only", nargs="*", help="evaluators, or models as `federated-NAME`; default all")
-    parser.add_argument("--people", help="the first and the last number of central rows, as 1017-1032; default all")
+    parser.add_argument(
+        "--people",
+        help="the first and the last number, as 1017-1032: central rows are of them, federated ones have them apart",
+    )
     parser.add_argument("--sites", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--rate", type=float, default=0.1, help="learning rate at the sites")
+    parser.add_argument("--optimizer", default="sgd", help="at the sites")
+    parser.add_argument("--batch", type=int, default=16, help="clips in a batch at the sites")
     parser.add_argument("--folds", type=int, default=5, help="how many of the five are run")
     requested = parser.parse_args()
     limit_threads(1)
@@ -60,9 +67,12 @@ def main() -> None:
 
 
 def _of_people(corpus: Corpus, span: str | None) -> Corpus:
+    return dataclasses.replace(corpus, clips=tuple(clip for clip in corpus.clips if _is_of(span, clip.speaker)))
+
+
+def _is_of(span: str | None, speaker: str) -> bool:
     first, _, last = (span or "").partition("-")
-    kept = [clip for clip in corpus.clips if not span or int(first) <= int(clip.speaker) <= int(last)]
-    return dataclasses.replace(corpus, clips=tuple(kept))
+    return not span or int(first) <= int(speaker) <= int(last)
 
 
 def central(name: str, corpus: Corpus, modality: Any) -> str:
@@ -80,22 +90,37 @@ def federated(model: str, requested: argparse.Namespace) -> str:
     """UAR of the model of a simulation, over the folds."""
     modality, other = requested.modality, "face" if requested.modality == "voice" else "voice"
     remember_features(modality, model)
+    form = "frames" if modality == "face" else "waveform" if model == "crnn" else "mfcc"
     changes = {
-        modality: {"anonymizer": "none", "form": "mfcc" if modality == "voice" else "frames"},
+        modality: {"anonymizer": "none", "form": form},
         other: {"enabled": False},
         "sites": requested.sites,
     }
-    made = released(requested.corpus, requested.work / f"{modality}-{requested.sites}", changes)
+    made = released(requested.corpus, requested.work / f"{form}-{requested.sites}", changes)
     counts: dict[str, Any] = {}
     for fold in range(requested.folds):
         study = made.context.study.with_changes(
             split__test_fold=fold,
             train__rounds=requested.rounds,
             train__learning_rate=requested.rate,
+            train__optimizer=requested.optimizer,
+            train__batch_size=requested.batch,
             **{f"{modality}__model": model},
         )
         counts |= trained(made, requested.work / "training", study).evaluation.counts[modality]
-    return scored(np.stack([counts[speaker] for speaker in sorted(counts)]))
+        print(_summary(made, counts, requested.people), file=sys.stderr, flush=True)
+    return _summary(made, counts, requested.people)
+
+
+def _summary(made: Run, counts: dict[str, Any], span: str | None) -> str:
+    """UAR of everybody who was tested so far, and of a span of them."""
+    plan: Any = made.context.plan
+    keys = plan.pseudonym_keys()
+    numbers = {keys[number].speaker(number): number for number in keys}
+    apart = [speaker for speaker in sorted(counts) if span and _is_of(span, numbers[speaker])]
+    found = [scored(np.stack([counts[speaker] for speaker in sorted(counts)]))]
+    found += [f"{span}: {scored(np.stack([counts[speaker] for speaker in apart]))}"] if apart else []
+    return f"{len(counts)} people: {'; '.join(found)}"
 
 
 if __name__ == "__main__":

@@ -72,13 +72,17 @@ def remember_features(modality: Any, name: str) -> None:
     """The same clips are looked at in every fold: once is enough."""
     model, known = emotion.emotion_model(modality, name), dict[bytes, Any]()
 
-    def features(array: Any, scale: Any) -> Any:
-        key = hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()
-        if key not in known:
-            known[key] = model.features(array, scale)
-        return known[key]
+    def once(see: Any) -> Any:
+        def features(array: Any, *scale: Any) -> Any:
+            key = hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()
+            if key not in known:
+                known[key] = see(array, *scale)
+            return known[key]
 
-    emotion._MODELS[modality, name] = dataclasses.replace(model, features=features)
+        return features
+
+    of_sound = None if model.of_sound is None else once(model.of_sound)
+    emotion._MODELS[modality, name] = dataclasses.replace(model, features=once(model.features), of_sound=of_sound)
 
 
 def released(corpus: Path, folder: Path, changes: dict[str, Any]) -> Run:

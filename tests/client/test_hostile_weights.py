@@ -46,7 +46,7 @@ SHAPES: dict[tuple[Any, str], tuple[int, ...]] = {
     ("voice", "statistics"): (12,),
     ("voice", "layered"): (12,),
     ("voice", "cnn"): (4, 256),
-    ("voice", "sequence"): (4, 256),
+    ("voice", "crnn"): (4, 32),
     ("face", "gradients"): (24,),
     ("face", "cnn"): (3, 48, 48),
     ("face", "sequence"): (24, 16),

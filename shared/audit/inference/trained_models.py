@@ -20,6 +20,7 @@ from moretta.shared.audit.metrics.verification import TPR_METRICS, resolution_no
 from moretta.shared.audit.result import Result
 from moretta.shared.core.array_types import Array, Bool, Float32, Float64, Int64, Integers
 from moretta.shared.core.device import computing_device
+from moretta.shared.study.sections import OptimizerName
 
 if TYPE_CHECKING:
     from torch import nn
@@ -185,6 +186,7 @@ class Recipe:
     learning_rate: float
     batch_size: int
     epochs: int
+    optimizer: OptimizerName = "sgd"
 
     def __call__(self, x: Array, y: Int64, seed: int) -> Predict:
         """A `Train`: on features [n, ...] and labels [n]."""
@@ -200,6 +202,7 @@ class Recipe:
         import torch
 
         from moretta.shared.models.emotion import initial_weights
+        from moretta.shared.models.optimizers import make_optimizer
 
         network = self.model.build(x.shape[1:])
         if start is None:
@@ -208,7 +211,7 @@ class Recipe:
             network.load_state_dict({name: torch.from_numpy(array) for name, array in start.items()})
         device = computing_device()
         network.train().to(device)
-        optimizer = torch.optim.SGD(network.parameters(), lr=self.learning_rate)
+        optimizer = make_optimizer(self.optimizer, network.parameters(), self.learning_rate)
         features, labels = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
         rng = np.random.default_rng(seed)
         for _ in range(min(MAX_STEPS, self.epochs * -(-len(y) // self.batch_size))):

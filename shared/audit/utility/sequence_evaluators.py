@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from moretta.shared.models.sequence_net import Varying
 
 LONGER = 2
-DROPOUT, TRACT = 0.3, 0.12
+DROPOUT = 0.3
 
 
 class _OfSequences(UtilityEvaluator):
@@ -46,7 +46,7 @@ class _OfSequences(UtilityEvaluator):
     def _varying(self) -> Varying:
         from moretta.shared.models.sequence_net import Varying
 
-        return Varying(tract=TRACT if type(self).modality == "voice" and not self.holds_codes else 0.0)
+        return Varying()
 
     def _made(self, vectors: Float32, seed: int) -> nn.Module:
         from moretta.shared.models.emotion import emotion_model, initial_weights
@@ -108,17 +108,6 @@ def _probabilities(network: nn.Module, vectors: Float32) -> Float32:
     with torch.inference_mode():
         parts = [network(part).softmax(dim=1) for part in torch.split(torch.from_numpy(vectors), 256)]
     return np.asarray(torch.cat(parts).numpy())
-
-
-@utility_evaluator("voice-sequence", modality="voice")
-class VoiceSequence(_OfSequences):
-    """On MFCC, or on codes."""
-
-    def vectors(self, clips: ClipSet) -> Float32:
-        """[clips, coefficients, 256]"""
-        from moretta.shared.models.emotion import voice_sequence
-
-        return np.stack([voice_sequence(clips.mfcc(i), None) for i in range(len(clips))])
 
 
 @utility_evaluator("face-sequence", modality="face")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ SHAPES: dict[tuple[Any, str], tuple[int, ...]] = {
     ("voice", "statistics"): (78,),
     ("voice", "layered"): (78,),
     ("voice", "cnn"): (13, 256),
-    ("voice", "sequence"): (13, 256),
+    ("voice", "crnn"): (13, 64),
     ("face", "gradients"): (576,),
     ("face", "cnn"): (3, 48, 48),
     ("face", "sequence"): (288, 16),
@@ -97,7 +98,7 @@ def test_every_kind_of_convolution_has_its_clips_gradients(
             torch.testing.assert_close(each[clip], alone, atol=2e-5, rtol=2e-4)
 
 
-@pytest.mark.parametrize("model", SHAPES, ids="/".join)
+@pytest.mark.parametrize("model", [model for model in SHAPES if model[1] != "crnn"], ids="/".join)
 def test_gradients_are_those_of_opacus_hooks(model: tuple[Any, str]) -> None:
     """So that a study with a seed gives what it gave when Opacus' hooks computed them."""
     with warnings.catch_warnings():
@@ -144,3 +145,26 @@ def test_hooks_are_gone_afterwards() -> None:
     examples = TrainingExamples(rows, labels, np.arange(4))
     private_steps(network, examples, plan, SeededRandomness(1), max_grad_norm=1.0, learning_rate=0.1)
     assert not any(layer._forward_hooks for layer in network.modules())
+
+
+class _Constant(Noiseless):
+    """Gives the same for any gradients: what is left of clips comes past the noise."""
+
+    def noisy(self, gradients: Sequence[torch.Tensor], scale: float) -> list[torch.Tensor]:
+        return [torch.full_like(gradient, 0.5 if index else -2.0) for index, gradient in enumerate(gradients)]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_what_a_step_makes_of_clips_depends_on_the_disturbed_sums_alone(optimizer: Any) -> None:
+    model, after = ("voice", "layered"), []
+    plan = TrainingPlan(SampledGaussian(noise_multiplier=1.0, rate=1.0, steps=3), 8, rounds=1, models=1, most_clips=1)
+    for seed in (1, 2):
+        network, (rows, labels) = _network(model, 1), _clips(model, seed, 8)
+        before = [parameter.detach().clone() for parameter in network.parameters()]
+        examples = TrainingExamples(rows, labels, np.arange(8))
+        private_steps(network, examples, plan, _Constant(), max_grad_norm=1.0, learning_rate=0.01, optimizer=optimizer)
+        after.append([parameter.detach() for parameter in network.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*after, strict=True))
+    moves = [(new - old).mean() for new, old in zip(after[0], before, strict=True)]
+    expected = [0.03, -0.03] if optimizer == "adam" else [3 * 0.01 * 2 / 8, -3 * 0.01 * 0.5 / 8]
+    torch.testing.assert_close(torch.stack(moves[:2]), torch.tensor(expected), atol=1e-5, rtol=1e-3)

@@ -182,3 +182,19 @@ def test_the_proximal_term_keeps_weights_near_their_start(tmp_path: Path, rng: n
         )
         moved.append(sum(float((update.weights[n] - t).square().sum()) for n, t in weights.items()))
     assert moved[1] < 0.5 * moved[0]
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_the_studys_optimizer_moves_the_weights_and_adam_costs_what_sgd_does(
+    tmp_path: Path, rng: np.random.Generator, private: bool
+) -> None:
+    data, start, moved, cost = _data(rng), _initial(), {}, {}
+    for name in ("sgd", "adam"):
+        changes: Any = {"train__optimizer": name, "train__learning_rate": 0.001, "train__batch_size": 60}
+        study = _study(dp_sgd=private).with_changes(**changes)
+        done = _train(data, study, _site_budget(tmp_path / name))
+        moved[name] = (done.weights["2.weight"] - start["2.weight"]).abs()
+        cost[name] = done.epsilon
+    assert cost["sgd"] == cost["adam"] and (cost["sgd"] is not None) == private
+    assert moved["adam"].mean() == pytest.approx(0.001, rel=0.01)  # its first step is as long for each weight
+    assert moved["sgd"].std() > 0.3 * moved["sgd"].mean()

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moretta.shared.core.errors import StudyError
+from moretta.shared.features.mfcc import mfcc
 from moretta.shared.models.emotion import (
     MIN_STD,
     PublicScale,
@@ -25,7 +26,7 @@ MODELS: list[tuple[Any, str]] = [
     ("voice", "statistics"),
     ("voice", "layered"),
     ("voice", "cnn"),
-    ("voice", "sequence"),
+    ("voice", "crnn"),
     ("face", "gradients"),
     ("face", "cnn"),
     ("face", "sequence"),
@@ -79,8 +80,29 @@ def test_initial_weights_repeat_by_seed_and_leave_the_global_generator_alone(mod
     one, again, other = (initial_weights(model, inputs, seed=s) for s in (1, 1, 2))
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(one[n], again[n]) for n in one)
-    if name in ("cnn", "sequence"):  # the linear models start at zero
+    if name in ("cnn", "crnn", "sequence"):  # the linear models start at zero
         assert any(not torch.equal(one[n], other[n]) for n in one)
+
+
+def test_spectra_are_seen_of_sound_and_frames_of_every_other_form() -> None:
+    model = emotion_model("voice", "crnn")
+    hum = (0.1 * np.sin(2 * np.pi * 440 * np.arange(40_000) / 16_000)).astype(np.float32)
+    bands = model.input_of("waveform", hum, None, None)
+    assert bands.shape == (48, 128)
+    assert bands[:, 64].argmax() == bands[:, 20].argmax() < 24  # one tone throughout
+    assert np.abs(bands).max() < Standardise.LIMIT
+    assert model.input_of("mfcc", clip("voice", 30), None, None).shape == (13, 256)
+    for name in ("statistics", "layered", "cnn"):
+        other = emotion_model("voice", name)
+        assert np.array_equal(other.input_of("waveform", hum, None, None), other.features(mfcc(hum, 13), None))
+
+
+def test_all_steps_of_spectra_are_standardised_alike() -> None:
+    inputs = np.random.default_rng(1).normal(size=(9, 48, 128)).astype(np.float32) * np.arange(1, 49)[:, None]
+    weights = initial_weights(emotion_model("voice", "crnn"), inputs, seed=1)
+    for name, figure in (("0.mean", inputs.mean((0, 2))), ("0.std", inputs.std((0, 2)))):
+        assert np.ptp(weights[name].numpy(), axis=1).max() == 0
+        np.testing.assert_allclose(weights[name][:, 0], figure, rtol=1e-3, atol=1e-4)
 
 
 def test_inputs_are_standardised_by_the_clips_given_and_never_divided_by_nothing() -> None:
@@ -143,12 +165,12 @@ def test_statistics_do_not_depend_on_when_something_was_said_but_on_how_it_chang
     assert not np.allclose(forward[13 * 4 :], shuffled[13 * 4 :], atol=1e-1)
 
 
-@pytest.mark.parametrize("name", ["statistics", "layered", "cnn", "sequence"])
+@pytest.mark.parametrize("name", ["statistics", "layered", "cnn", "crnn"])
 def test_every_voice_model_takes_a_code(name: str) -> None:
     codes = np.random.default_rng(1).normal(size=(5, 8)).astype(np.float32)
     model = emotion_model("voice", name)
     inputs = np.stack([model.features(code, None) for code in codes])
-    if name == "sequence":
+    if name == "crnn":
         assert np.allclose(inputs, codes[:, :, None])  # the same at every step
     elif name != "cnn":
         assert np.array_equal(inputs, codes)  # nothing of it is lost
@@ -159,7 +181,7 @@ def test_every_voice_model_takes_a_code(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("modality", "known"),
-    [("voice", "cnn, layered, sequence, statistics"), ("face", "cnn, gradients, sequence")],
+    [("voice", "cnn, crnn, layered, statistics"), ("face", "cnn, gradients, sequence")],
 )
 def test_an_unknown_model_is_refused_with_the_known_ones(modality: Any, known: str) -> None:
     with pytest.raises(StudyError, match=f"one of: {known}"):

@@ -23,7 +23,7 @@ def planted(count: int, seed: int) -> tuple[list[np.ndarray], np.ndarray]:
 
 
 def trained(inputs: np.ndarray, labels: np.ndarray, seed: int) -> torch.nn.Module:
-    model = emotion_model("voice", "sequence", 2)
+    model = emotion_model("face", "sequence", 2)
     network = model.build(inputs.shape[1:])
     network.load_state_dict(initial_weights(model, inputs, seed=seed))
     train_centrally(network, inputs, labels, epochs=8, seed=seed, varying=Varying(), dropout=0.2)
@@ -48,24 +48,6 @@ def test_the_same_seed_trains_the_same_weights_and_another_one_others() -> None:
     once, again, other = (trained(inputs, labels, seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(once[name], again[name]) for name in once)
     assert any(not torch.equal(once[name], other[name]) for name in once)
-
-
-def test_another_vocal_tract_moves_a_formant_and_leaves_the_level() -> None:
-    from torchaudio.functional import create_dct
-
-    bands = np.zeros((40, 30))
-    bands[18:21] = 3.0
-    to_mfcc = create_dct(40, 40, "ortho").double().numpy()
-    peaks = set()
-    for seed in range(20):
-        mfcc = (to_mfcc.T @ bands)[None].astype(np.float32)
-        moved = to_mfcc @ Varying(shift=0.0, time_mask=0.0, coefficient_mask=0.0, tract=0.12)(
-            mfcc, np.random.default_rng(seed)
-        )[0].astype(np.float64)
-        peaks.add(int(moved[:, 0].argmax()))
-        assert moved[:, 0].max() == pytest.approx(3.0, abs=0.2)
-        assert np.abs(np.diff(moved, axis=1)).max() < 1e-4
-    assert min(peaks) < 18 and max(peaks) > 20
 
 
 def test_bands_are_moved_and_time_is_stretched_by_as_much_as_is_allowed() -> None:

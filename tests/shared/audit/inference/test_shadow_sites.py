@@ -122,3 +122,10 @@ def test_too_few_sites_or_people_make_it_invalid(reason: str) -> None:
     described = {name: getattr(clips, name)[kept] for name in ("x", "y", "speaker", "sex", "site", "held_out")}
     (result,) = attacked(LabelledClips(**described)).values()
     assert result.invalid and reason in result.reason and result.value is None
+
+
+def test_shadows_are_trained_by_the_optimizer_of_the_sites() -> None:
+    clips = people(0.0)
+    start = {name: tensor.numpy() for name, tensor in MODEL.build((DIMENSIONS,)).state_dict().items()}
+    change = Recipe(MODEL, 0.001, len(clips.y), 1, "adam").update(start, clips.x, clips.y, 1)
+    assert np.abs(change["2.weight"]).mean() == pytest.approx(0.001, rel=0.01)

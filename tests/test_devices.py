@@ -106,7 +106,7 @@ def test_local_training_gives_the_cpus_update(tmp_path: Path, on_device: Any, ki
         np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["voice-cnn", "face-cnn"])
+@pytest.mark.parametrize("name", ["voice-ecapa", "face-cnn"])
 def test_network_attackers_learn_there(on_device: Any, name: str) -> None:
     clips = voices(speakers=3, clips=6) if name.startswith("voice") else faces(speakers=3, clips=6)
 

@@ -45,7 +45,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     ] = True,
     utility: Annotated[bool, typer.Option("--utility/--no-utility", help="Measure the emotion left.")] = True,
     attach: Annotated[bool, typer.Option("--attach", help="Put page and figures into the data set, too.")] = False,
-    study: Annotated[Path | None, typer.Option(help="Study whose [audit.sentences] has the words said.")] = None,
+    study: Annotated[Path | None, typer.Option(help="Study: its [audit] names public people and sentences.")] = None,
     parallel: Annotated[
         Path | None, typer.Option(help="The same clips in the voice wanted, where it is known.")
     ] = None,
@@ -76,6 +76,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
         else {releases: "release", corpus: "ORIGINALS", key: "KEY", parallel: "PARALLEL", study: "STUDY", out: "audit"}
     )
     note("reading the releases")
+    made_by = read_study(study, None) if study else None
     with computing_on(device):
         found = audit_folder(
             releases,
@@ -91,7 +92,8 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
             utility=utility,
             evaluators=listed(evaluators),
             parallel=parallel,
-            sentences=read_study(study, None).audit.sentences if study else None,
+            study=made_by,
+            sentences=None if made_by is None else made_by.audit.sentences,
             command=reproduce_command(sys.argv[1:], names),
             name="data set" if attach else "",
             progress=lambda what, done, total: note(f"{done}/{total} {what}"),

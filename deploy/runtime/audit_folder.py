@@ -12,7 +12,8 @@ from moretta.deploy.runtime.audit_sets import Audited, Sets, audit_sets
 from moretta.deploy.runtime.run_folder import prepare_output
 from moretta.shared.audit.arrays import VideoFaces
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.core.errors import ClipError, CorpusError, ReleaseError
+from moretta.shared.audit.public_people import PublicSets, public_sets
+from moretta.shared.core.errors import ClipError, CorpusError, ReleaseError, StudyError
 from moretta.shared.core.labels import SpeakerId, classes_among, in_order
 from moretta.shared.core.terms import MODALITIES, Modality
 from moretta.shared.data.clips import Clip, Corpus, Drop, Speaker
@@ -28,7 +29,9 @@ from moretta.shared.data.reader import (
 )
 from moretta.shared.data.tables import DEMOGRAPHICS_FILE, read_demographics
 from moretta.shared.release import PseudonymKey, Release, open_release
+from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.release.release_format import STATEMENT_FILE
+from moretta.shared.study.schema import Study
 
 KEY_FILE = "pseudonym.key"
 FOREIGN_SITE = "audit"
@@ -46,6 +49,7 @@ def audit_folder(
     seed: int = 0,
     name: str = "",
     parallel: Path | None = None,
+    study: Study | None = None,
     **how: Any,
 ) -> Audited:
     """Attack everything in a folder; writes `audit.json`, `audit.html` and the trial lists to `out`.
@@ -57,16 +61,37 @@ def audit_folder(
         seed: of trials and training, and of the pseudonyms of simulated sites.
         name: what is attacked; default the name of the folder.
         parallel: a corpus of the same clips as they should sound in the voice that is wanted, where that is known.
+        study: what the releases were made by: attackers learn first from the public people that it names.
         how: see `audit_sets`.
     """
     prepare_output(out)
     there, sets = _load(releases, corpus, key, seed)
     how["truth"] = None if parallel is None else _parallel(releases, parallel, key, seed)
-    basis = [_files(path) for path in (releases, corpus, key, parallel) if path is not None]
+    known = None if study is None else study.audit.public
+    if study is not None and known is not None:
+        how["public"] = _public(study, releases, corpus)
+    basis: list[Any] = [_files(path) for path in (releases, corpus, key, parallel, known) if path is not None]
+    basis += [] if study is None else [study.digest()]
     marked = (releases, *release_folders(releases), *([corpus] if corpus else []))
     synthetic = any(read_marker(folder)[1] for folder in marked)
     name = name or releases.resolve().name
     return audit_sets(sets, out, released=there, name=name, synthetic=synthetic, basis=basis, seed=seed, **how)
+
+
+def _public(study: Study, folder: Path, corpus: Path | None) -> PublicSets:
+    """Voices of the study's public people, before and after its anonymizer.
+
+    Raises:
+        StudyError: the releases are of another anonymizer; or see `public_sets`.
+    """
+    named = study.voice.anonymizer, study.voice.form
+    for release in map(open_release, release_folders(folder)):
+        made = release.anonymizer("voice")
+        if made is not None and (made.name, made.form) != named:
+            found = f"a study of {' as '.join(named)}, and a release of {made.name} as {made.form}"
+            raise StudyError(found, expected="the study that the releases were made by", fix="correct --study")
+    people = () if corpus is None else read_corpus(corpus, classes=None).speakers
+    return public_sets(study, prepare_public(study), people)
 
 
 def _files(path: Path) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.audit.public_people import PublicSets
 from moretta.shared.audit.report.page import render_audit
 from moretta.shared.audit.report.report_schema import GatePart
 from moretta.shared.audit.report.summary import headlines, identity_sentences
@@ -97,6 +98,7 @@ def audit_sets(
     evaluators: Sequence[str] = (),
     sentences: Mapping[str, str] | None = None,
     truth: ClipSet | None = None,
+    public: PublicSets | None = None,
     command: str = "",
     progress: Progress | None = None,
 ) -> Audited:
@@ -114,6 +116,7 @@ def audit_sets(
         evaluators: utility evaluators that run only where they are named, beside the others.
         sentences: texts by code, where they are neither CREMA-D's nor RAVDESS's.
         truth: the released clips as they should sound, under their pseudonyms, where that is known.
+        public: voices of public people before and after the same anonymizer, for attackers that learn from them first.
         command: to reproduce the audit, for the page.
 
     Raises:
@@ -130,7 +133,7 @@ def audit_sets(
     depends += [computing_device().type, *basis]
     with keeping(out / _UNTIL_THE_END, json.dumps(depends)) as kept:
         for modality, (original, clips) in sets.items():
-            result = audit(original, clips, attackers=attackers, scores_dir=kept / "scores", **attack)
+            result = audit(original, clips, attackers=attackers, scores_dir=kept / "scores", public=public, **attack)
             done.rows += result.results
             done.unused[modality] = result.unused
             sets[modality] = original, clips.without(result.outlying)

@@ -21,9 +21,11 @@ from moretta.shared.audit.inference import trained_models
 from moretta.shared.audit.inference.attack_all import attack_all, without_figures
 from moretta.shared.audit.inference.shadow_sites import ATTACKER, LabelledClips, infer_by_shadows
 from moretta.shared.audit.metrics.intervals import MIN_RESAMPLES
+from moretta.shared.audit.public_people import PublicSets, public_sets
 from moretta.shared.audit.result import Result, failure
 from moretta.shared.audit.score_files import SCORES_FILE, collect_scores
 from moretta.shared.core.device import computing_on
+from moretta.shared.core.errors import MorettaError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.reader import read_corpus
@@ -69,7 +71,7 @@ def audit(
     with computing_on(study.run.device):
         units = None if limits.embeddings is None else limits.embeddings / "units"
         scores = context.folder / "server" / "scores"
-        options_here = options | {"units_dir": units, "scores_dir": scores}
+        options_here = options | {"units_dir": units, "scores_dir": scores, "public": _public(context, public)}
         sets = {m: _attack_identity(context, releases, m, found, options_here) for m in attacked}
         found.identity += site_rows(context, releases)
         collect_scores(scores, context.folder / SCORES_FILE, {r.attacker for r in found.identity})
@@ -92,6 +94,19 @@ def audit(
                         progress=_steps(context, "utility"),
                     )
     return found
+
+
+def _public(context: RunContext, arrays: Arrays) -> PublicSets:
+    """Voices of the study's public people, before and after its anonymizer. The audit does without them if it must."""
+    originals, study = context.plan.originals(), context.study
+    if study.audit.public is None:
+        return {}
+    try:
+        corpus = None if originals is None else read_corpus(originals.corpus, labels=study.labels, classes=None)
+        return public_sets(study, arrays, () if corpus is None else corpus.speakers)
+    except MorettaError as error:
+        context.warn(f"no attacker learned from the public people of [audit] first: {error}")
+        return {}
 
 
 def can_be_attacked(releases: Releases, modality: Modality) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from moretta.shared.audit.score_files import keep_scores
 from moretta.shared.core.array_types import Float32, Float64, Int64
 from moretta.shared.features.voice_similarity import similarity_matrix
 
+A = TypeVar("A", bound=Attacker)
 MIN_SPEAKERS = 2
 MIN_SPEAKERS_OF_HALVES = 4
 """An embedder trains on one half of the speakers and attacks the other: two speakers make a half."""
@@ -45,6 +46,8 @@ class Inputs:
     bootstrap: int
     scores: Path | None = None
     """Folder in which each unit keeps its scores; None keeps none."""
+    public: Mapping[SetName, ClipSet] = field(default_factory=dict)
+    """Clips of public people, in the forms of the sets."""
 
     @property
     def clips(self) -> ClipSet:
@@ -202,10 +205,17 @@ def train_and_score(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: 
     raise TypeError(f"{cls.__name__} is neither an Identifier nor an Embedder")
 
 
+def _made(cls: type[A], inputs: Inputs, unit: Unit) -> A:
+    """An attacker that has yet to be trained, with the public people whom it may learn from first."""
+    attacker = cls()
+    attacker.public = None if unit.train is None else inputs.public.get(unit.train)
+    return attacker
+
+
 def _identify(cls: type[Identifier], inputs: Inputs, unit: Unit, scenarios: list[Scenario], seed: int) -> Scored:
     assert unit.train is not None
     enrol, trial = inputs.sides
-    attacker = cls()
+    attacker = _made(cls, inputs, unit)
     attacker.fit(inputs.sets[unit.train].subset(enrol), seed=seed)
     scored: Scored = []
     for scenario in scenarios:
@@ -221,7 +231,7 @@ def _embed(cls: type[Embedder], inputs: Inputs, unit: Unit, scenarios: list[Scen
     Each half of the speakers trains a model that compares the other half.
     """
     (enrol, trial), labels = inputs.sides, inputs.clips.labels
-    model = cls()
+    model = _made(cls, inputs, unit)
     if unit.train is not None:
         model.fit(inputs.sets[unit.train].subset(enrol), seed=seed)
     rankings = {}
@@ -237,7 +247,7 @@ def _embed(cls: type[Embedder], inputs: Inputs, unit: Unit, scenarios: list[Scen
     else:
         for half, members in enumerate(inputs.plan.halves):
             known = np.isin(labels, [inputs.numbers[s] for s in members])
-            model, train = cls(), inputs.sets[unit.train].subset(np.flatnonzero(known))
+            model, train = _made(cls, inputs, unit), inputs.sets[unit.train].subset(np.flatnonzero(known))
             model.fit(train, seed=_seed_of(seed, half))
             few = np.sort(np.random.default_rng(seed).permutation(len(train))[: scoring.COHORT])
             folds.append((model, _vectors(model, train.subset(few)), pairs[~known[pairs].any(axis=1)]))

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from moretta.shared.audit.attackers.base import get_attacker
+from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.execute import Inputs, Unit, possible
-from moretta.shared.audit.protocol import SetName
 from moretta.shared.core.reproducibility import code_digest, versions
 
 _OWN = "moretta."
@@ -34,14 +34,18 @@ def _is_own(unit: Unit) -> bool:
     return all(part.__module__.startswith(_OWN) for part in made_of)
 
 
-def _contents(inputs: Inputs) -> dict[SetName, str]:
-    """SHA-256, hexadecimal, of all arrays of each set, in their order."""
-    return {name: _digest(map(clips.content_key, range(len(clips)))) for name, clips in inputs.sets.items()}
+def _contents(inputs: Inputs) -> dict[str, str]:
+    """SHA-256, hexadecimal, of all arrays of each set and of each of public people, in their order."""
+    sets: dict[str, ClipSet] = {f"public {name}": clips for name, clips in inputs.public.items()}
+    sets |= {str(name): clips for name, clips in inputs.sets.items()}
+    return {name: _digest(map(clips.content_key, range(len(clips)))) for name, clips in sets.items()}
 
 
-def _key(inputs: Inputs, unit: Unit, contents: Mapping[SetName, str]) -> str:
+def _key(inputs: Inputs, unit: Unit, contents: Mapping[str, str]) -> str:
     scenarios, barred = possible(inputs, unit)
-    read = {name for s in scenarios for name in (s.enrol, s.trial, s.train)}
+    read: set[str] = {name for s in scenarios for name in (s.enrol, s.trial, s.train)}
+    if unit.train in inputs.public:
+        read.add(f"public {unit.train}")
     facts = [
         unit,
         [s.name for s in (*scenarios, *barred)],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ def audit(
     cache_dir: Path | None = None,
     units_dir: Path | None = None,
     scores_dir: Path | None = None,
+    public: Mapping[SetName, ClipSet] | None = None,
     progress: Progress | None = None,
 ) -> AuditResult:
     """Attack one modality. Results are the same whatever the number of workers.
@@ -74,6 +75,7 @@ def audit(
         cache_dir: where embeddings of untrained encoders are kept, by content; None keeps them for this run only.
         units_dir: where results of attackers are kept, by all that they depend on; None keeps none.
         scores_dir: where the scores of comparisons are kept, for `collect_scores`; None keeps none.
+        public: voices of public people before and after the same anonymizer, for attackers that learn from them first.
         progress: called after every finished step.
 
     Raises:
@@ -101,7 +103,8 @@ def audit(
             results += failed(cls, names, reason, speakers=len(sets["released"].speakers), clips=0)
         encoders = list(dict.fromkeys(cls.encoder for cls in here if cls.encoder))
         sets = embed_once(encoders, sets, Path(scratch), cache_dir, pool, progress=progress)
-        inputs = Inputs(sets, plan, seed, bootstrap, scores_dir)
+        known = _of_public(public or {}, sets, Path(scratch), pool)
+        inputs = Inputs(sets, plan, seed, bootstrap, scores_dir, known)
         small = constant_inputs(inputs)
         units = [unit for cls in here for unit in units_of(cls, set(sets))]
         # Networks first: a long unit started last would leave the other workers idle.
@@ -125,6 +128,23 @@ def audit(
         checked = [result if result.is_anchor else result.invalidated(reason) for result in checked]
     checked = [r.model_copy(update={"left_out": len(far)}) if far and not r.is_anchor else r for r in checked]
     return AuditResult(sorted(checked, key=order), plan, unused, far)
+
+
+def _of_public(
+    public: Mapping[SetName, ClipSet], sets: Mapping[SetName, ClipSet], scratch: Path, pool: Workers
+) -> dict[SetName, ClipSet]:
+    """Those public clips that have the form and size of the clips attacked, with their small views."""
+    if sets["released"].modality != "voice":
+        return {}
+    found: dict[SetName, ClipSet] = {}
+    for name, clips in public.items():
+        if name in sets:
+            like = sets[name].mfcc(0).shape[1]
+            coefficients = None if clips.holds_codes else like
+            seen = clips.with_views(scratch, pool=pool, coefficients=coefficients)
+            if len(seen) and seen.mfcc(0).shape[1] == like and seen.holds_codes == sets[name].holds_codes:
+                found[name] = seen
+    return found
 
 
 def matched(

@@ -80,11 +80,11 @@ def sendable(name: str) -> type[Embedder]:
 def check_trainable(study: Study) -> None:
     """Refuse a coordinator's study whose `at_sites` cannot be trained. Raises StudyError."""
     learning = [name for name in study.audit.at_sites if sendable(name).trainable]
-    if learning and study.audit.at_sites_public is None:
+    if learning and study.audit.public is None:
         raise StudyError(
             f"audit.at_sites names {', '.join(learning)}, which learn",
             expected="public people to learn from",
-            fix="name a folder of their clips in audit.at_sites_public, or take encoders used as they are",
+            fix="name a folder of their clips in audit.public, or take encoders used as they are",
         )
 
 
@@ -115,8 +115,8 @@ def learn(study: Study) -> dict[str, Array]:
     if not names:
         return found
     check_trainable(study)
-    assert study.audit.at_sites_public is not None
-    corpus = read_corpus(study.audit.at_sites_public, classes=None)
+    assert study.audit.public is not None
+    corpus = read_corpus(study.audit.public, classes=None)
     key = PseudonymKey.seeded(PUBLIC_SEED, "public people")
     classes = classes_among(clip.label for clip in corpus.clips)
     with one_thread(), tempfile.TemporaryDirectory(prefix="moretta-public-") as scratch, Workers(1) as pool:
@@ -130,7 +130,7 @@ def learn(study: Study) -> dict[str, Array]:
             clips = sets[cls.modality]
             if len(clips.speakers) < 2:
                 raise StudyError(
-                    f"{len(clips.speakers)} public people with {cls.modality} in {study.audit.at_sites_public}",
+                    f"{len(clips.speakers)} public people with {cls.modality} in {study.audit.public}",
                     expected="two, with several clips each, for an attacker to learn from",
                 )
             model = cls()

@@ -126,8 +126,8 @@ class Study(Section):
             for modality in MODALITIES
             for key, path in self.section(modality).options.paths().items()
         }
-        people = self.audit.at_sites_public
-        return found if people is None else {**found, "audit.at_sites_public": people}
+        people = self.audit.public
+        return found if people is None else {**found, "audit.public": people}
 
     def for_sites(self) -> dict[str, Any]:
         """The study as sites get it, plain: without the coordinator's files and devices."""
@@ -140,8 +140,8 @@ class Study(Section):
             for modality in MODALITIES
             if (section := self.section(modality)).options.paths()
         }
-        if self.audit.at_sites_public is not None:
-            sections["audit"] = self.audit.model_copy(update={"at_sites_public": None})
+        if self.audit.public is not None:
+            sections["audit"] = self.audit.model_copy(update={"public": None})
         return self.model_copy(update=sections)
 
     def section(self, modality: Modality) -> VoiceSection | FaceSection:

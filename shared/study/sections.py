@@ -228,8 +228,9 @@ class AuditSection(Section):
     RAVDESS's own codes."""
     at_sites: Annotated[tuple[AttackerName, ...], Field(max_length=8)] = ()
     """Attackers that real sites run on their own originals, if their policy lets them; only counts of scores leave."""
-    at_sites_public: StudyPath | None = None
-    """The coordinator's folder of clips of public people, on which those of `at_sites` that learn are trained."""
+    public: StudyPath | None = None
+    """The coordinator's folder of clips of public people: attackers learn from them first, and those of `at_sites` that
+    learn are trained on them."""
 
 
 class RunSection(Section):

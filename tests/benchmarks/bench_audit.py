@@ -49,7 +49,7 @@ from tests.benchmarks.figures import from_values, quick, record, timed
 
 KEY = PseudonymKey.seeded(0, "benchmark")
 RESAMPLES = 50 if quick() else 200
-FEW = ("campplus", "voice-logistic", "voice-forest", "voice-cnn", "voice-wccn")
+FEW = ("campplus", "voice-logistic", "voice-forest", "voice-ecapa", "voice-wccn")
 """Those of the demonstration."""
 SHORT_SAMPLES = 24_000
 """Of each clip."""

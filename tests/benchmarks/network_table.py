@@ -38,7 +38,7 @@ enabled = false
 [train]
 rounds = {rounds}
 [audit]
-attackers = ["voice-logistic", "voice-forest", "voice-cnn", "voice-wccn", "campplus", "ge2e"]
+attackers = ["voice-logistic", "voice-forest", "voice-ecapa", "voice-wccn", "campplus", "ge2e"]
 bootstrap = 100
 inference = false
 utility = false

@@ -39,7 +39,7 @@ from moretta.shared.release import PseudonymKey, ReleasedClip
 from moretta.shared.release.anonymizer import get_anonymizer
 from moretta.shared.study.schema import Study
 
-NETWORKS = ("voice-cnn", "voice-tdnn")
+NETWORKS = ("voice-ecapa", "voice-tdnn")
 POOLED = (10, 20)
 ATTACKERS = tuple(n for n in attacker_names("voice", "adaptive") if "+" not in n and n not in NETWORKS)
 KEY = PseudonymKey.seeded(0, "speakers")

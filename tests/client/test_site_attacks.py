@@ -54,7 +54,7 @@ STUDY = parse_study(
 @pytest.fixture(scope="session")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = write_tone_corpus(tmp_path_factory.mktemp("public") / "tones", speakers=6)
-    audit = STUDY.audit.model_copy(update={"at_sites_public": folder})
+    audit = STUDY.audit.model_copy(update={"public": folder})
     return site_attacks.learn(STUDY.model_copy(update={"audit": audit}))
 
 

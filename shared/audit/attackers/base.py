@@ -44,6 +44,8 @@ class Attacker(ABC):
     """Whether `fit` learns. An embedder that does never meets speakers it was trained on, in verification."""
     encoder: ClassVar[str] = ""
     """The untrained encoder whose embeddings it compares, or learns from: its own name, or that of another."""
+    public: ClipSet | None = None
+    """Clips of public people in the form that it is trained on, where the study names any; set before `fit`."""
 
     @classmethod
     def missing(cls) -> str | None:

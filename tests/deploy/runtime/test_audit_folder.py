@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from speaker_names import names_speaker
 
+import moretta.deploy.runtime.audit_folder as audit_folder_module
 from moretta.deploy.runtime.audit_folder import _files, _load, _parallel, audit_folder
 from moretta.shared.audit.execute import Inputs, Unit, run_unit
 from moretta.shared.audit.metrics.scores import METRICS
@@ -18,7 +19,7 @@ from moretta.shared.audit.report.verdict import NOT_ATTACKED
 from moretta.shared.audit.result import Result, failure
 from moretta.shared.audit.run_attacks import keeping, run_all
 from moretta.shared.audit.score_files import load_scores
-from moretta.shared.core.errors import Interrupted, ReleaseError
+from moretta.shared.core.errors import Interrupted, ReleaseError, StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.terms import MODALITIES
 from moretta.shared.core.workers import Workers
@@ -27,6 +28,8 @@ from moretta.shared.data.media import read_audio
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.features.mfcc import mfcc
 from moretta.shared.release import AnonymizerStatement, PseudonymKey, ReleasedClip, ReleaseWriter, open_release
+from moretta.shared.study.schema import Study, parse_study
+from tests.conftest import write_tone_corpus
 
 
 def write_release(corpus: Path, folder: Path, key: PseudonymKey, *, speakers: tuple[int, ...] = ()) -> None:
@@ -257,3 +260,22 @@ def test_an_attack_that_failed_is_tried_again(tmp_path: Path) -> None:
         run()
     assert [row.value for row in run()] == [0.1, None]
     assert calls == ["a", "b", "b"]
+
+
+def test_public_people_of_the_study_that_made_a_release_reach_its_audit(
+    anonymized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_tone_corpus(tmp_path / "public", speakers=9)
+    given: list[Any] = []
+    monkeypatch.setattr(audit_folder_module, "audit_sets", lambda *_, **how: given.append(how["public"]))
+
+    def study(form: str, public: Path | None = folder) -> Study:
+        voice = {"anonymizer": "none", "form": form}
+        return parse_study({"face": {"enabled": False}, "voice": voice, "audit": {"public": public}})
+
+    audit_folder(anonymized, corpus=None, key=None, out=tmp_path / "out", study=study("mfcc"))
+    assert len(given[0]["released"].speakers) == 9
+    with pytest.raises(StudyError, match="a study of none as waveform, and a release of none as mfcc"):
+        audit_folder(anonymized, corpus=None, key=None, out=tmp_path / "out", study=study("waveform"))
+    with pytest.raises(StudyError, match="people in both"):
+        audit_folder(anonymized, corpus=folder, key=None, out=tmp_path / "out", study=study("mfcc"))

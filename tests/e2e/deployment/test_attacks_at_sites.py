@@ -22,7 +22,7 @@ def test_two_of_three_sites_score_their_originals_and_the_report_has_it(
         policy = site.home / "policy.toml"
         text = policy.read_text("utf-8").replace("allow_attacks = false", "allow_attacks = true")
         policy.write_text(text.replace("min_attacked_speakers = 10", "min_attacked_speakers = 2"), "utf-8")
-    at_sites = f'at_sites = ["voice-wccn"]\nat_sites_public = "{public}"\n'
+    at_sites = f'at_sites = ["voice-wccn"]\npublic = "{public}"\n'
     run = network.study("attacks", STUDY + AUDIT + at_sites, *chosen(*(site.name for site in open_sites))).wait()
     report = run.report()
     [row] = [r for r in report["audit"] if (r["scenario"], r["metric"]) == ("ignorant", "eer")]

@@ -54,7 +54,7 @@ def test_a_network_that_has_not_learned_is_trained_longer_and_wider_and_without_
     monkeypatch.setattr(networks, "train_with_margin", watched)
     monkeypatch.setattr(networks, "check_learned", never)
     with pytest.raises(NotConvergedError):
-        get_attacker("voice-cnn")().fit(codes(), seed=1)
+        get_attacker("voice-ecapa")().fit(codes(), seed=1)
     assert len(tried) == len(networks.EFFORTS) > 2
     first, last = tried[0], tried[-1]
     assert last[0] > 2 * first[0] and last[1] > 2 * first[1]

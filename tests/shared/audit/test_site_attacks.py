@@ -38,7 +38,7 @@ def tones(folder: Path, speakers: int) -> ClipSet:
 
 
 def study_with(*attackers: str, public: Path | None = None) -> Study:
-    return parse_study({"face": {"enabled": False}, "audit": {"at_sites": attackers, "at_sites_public": public}})
+    return parse_study({"face": {"enabled": False}, "audit": {"at_sites": attackers, "public": public}})
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_an_attacker_made_of_its_arrays_sees_what_the_trained_one_sees(
 ) -> None:
     study, arrays = learned
     clips = tones(tmp_path / "site", 4).with_views(tmp_path / "views")
-    public = read_corpus(study.audit.at_sites_public or Path())
+    public = read_corpus(study.audit.public or Path())
     key = PseudonymKey.seeded(1, "public people")
     trained = get_embedder("voice-wccn")()
     trained.fit(ClipSet.from_corpus(public, "voice", key).with_views(tmp_path / "more"), seed=1)
@@ -90,7 +90,7 @@ def test_what_no_array_can_hold_is_not_sent(name: str) -> None:
 
 
 def test_an_attacker_that_learns_needs_public_people_and_an_encoder_needs_none() -> None:
-    with pytest.raises(StudyError, match="at_sites_public"):
+    with pytest.raises(StudyError, match="public"):
         site_attacks.check_trainable(study_with("voice-wccn"))
     site_attacks.check_trainable(study_with("campplus", "sface"))
     assert site_attacks.learn(study_with("campplus")) == {}
@@ -100,7 +100,7 @@ def test_an_attacker_that_learns_needs_public_people_and_an_encoder_needs_none()
 
 def test_the_path_of_public_people_stays_with_the_coordinator(tmp_path: Path) -> None:
     study = study_with("voice-wccn", public=tmp_path)
-    assert study.paths == {"audit.at_sites_public": tmp_path}
+    assert study.paths == {"audit.public": tmp_path}
     assert str(tmp_path) not in str(study.for_sites())
     assert study.digest() == study_with("voice-wccn").digest() != study_with().digest()
 

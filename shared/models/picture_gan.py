@@ -96,3 +96,45 @@ class Descent:
         self._optimizer.step()
         self._schedule.step()
         return float(loss.detach())
+
+
+class UNet(nn.Module):
+    """Pictures [n, channels, 64, 64] to maps [n, outputs, 64, 64] of any values, with a category where there is one.
+
+    Four levels; each level out sees the level in of its size (Ronneberger, Fischer and Brox, MICCAI 2015). The category
+    is added to the smallest maps.
+
+    Args:
+        channels: of what goes in.
+        outputs: of what comes out.
+        width: channels of the first level.
+        categories: how many there are; 0 for none.
+        bias: what comes out before any training, for all pictures.
+    """
+
+    def __init__(self, channels: int, outputs: int, width: int, categories: int = 0, *, bias: float = 0.0) -> None:
+        super().__init__()
+        sizes = (channels, width, 2 * width, 4 * width, 4 * width)
+        self.inner = nn.ModuleList(nn.Conv2d(of, to, 4, stride=2, padding=1) for of, to in itertools.pairwise(sizes))
+        self.category = nn.Linear(categories, sizes[-1]) if categories else None
+        beside, wanted = (0, 4 * width, 2 * width, width), (4 * width, 2 * width, width, width)
+        before = (sizes[-1], *wanted)
+        self.outer = nn.ModuleList(
+            nn.Conv2d(of + more, to, 3, padding=1) for of, more, to in zip(before, beside, wanted, strict=False)
+        )
+        self.last = nn.Conv2d(width + channels, outputs, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.constant_(self.last.bias, bias)  # type: ignore[arg-type]
+
+    def forward(self, pictures: Tensor, category: Tensor | None = None) -> Tensor:
+        """See the class; `category` is one-hot, [n, categories]."""
+        levels, maps = [], pictures
+        for layer in self.inner:
+            maps = functional.leaky_relu(layer(maps), _LEAK)
+            levels.append(maps)
+        if self.category is not None and category is not None:
+            maps = maps + self.category(category)[:, :, None, None]
+        for number, layer in enumerate(self.outer):
+            joined = maps if number == 0 else torch.cat([maps, levels[-1 - number]], dim=1)
+            maps = functional.leaky_relu(layer(functional.interpolate(joined, scale_factor=2)), _LEAK)
+        return torch.as_tensor(self.last(torch.cat([maps, pictures], dim=1)))

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from moretta.server.stages.run import Arrays, Attacks, AuditLimits, Releases, RunContext
 from moretta.server.stages.site_attacks import site_rows
+from moretta.server.stages.train import sites_not_in
 from moretta.shared.audit.arrays import VideoFaces
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.inference import trained_models
@@ -200,8 +201,9 @@ def _membership(
     if reason := trained_models.too_few(examples):
         return [about.invalidated(reason, speakers=len(set(examples.speaker)))]
     attacked = trained_models.predictor(model, load_file(context.checkpoint(modality)), examples.x.shape[1:])
-    epochs = study.train.rounds * study.train.local_epochs
     train = study.train
+    in_round = train.sites_of_round(len(releases.kept)) / len(releases.kept)  # so often a site's clips are seen
+    epochs = max(1, round(train.rounds * train.local_epochs * in_round))
     recipe = trained_models.Recipe(model, train.learning_rate, train.batch_size, epochs, train.optimizer)
     resamples = max(MIN_RESAMPLES, study.audit.bootstrap)
     return trained_models.infer_membership(attacked, recipe, examples, about=about, resamples=resamples, seed=seed)
@@ -222,9 +224,10 @@ def membership_examples(
 
 
 def _learned(context: RunContext, releases: Releases, modality: Modality) -> Any:
-    """Whether a clip is a training clip of a model."""
-    held_out, learns = releases.held_out(context.plan), partial(context.study.learns, modality)
-    return lambda clip: clip.speaker not in held_out and learns(speaker=clip.speaker, clip=clip.clip)
+    """Whether a clip is one that a model was trained on: a training clip of a site that was in a round."""
+    out, learns = set(releases.held_out(context.plan)), partial(context.study.learns, modality)
+    out.update(c.speaker for site in sites_not_in(context, releases, modality) for c in releases.kept[site].clips)
+    return lambda clip: clip.speaker not in out and learns(speaker=clip.speaker, clip=clip.clip)
 
 
 def _shadow_sites(

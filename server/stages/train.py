@@ -132,9 +132,8 @@ def train(
     `training`; after each, `save_round` gets its number, the weights and the strategy's state. Raises RunError where a
     round brought fewer usable updates than the study needs.
     """
-    study, facts = context.study, releases.facts
-    all_clips = {site: facts[site].training.get(kind, 0) for site in sorted(releases.kept)}
-    clips = {site: count for site, count in all_clips.items() if count > 0}
+    study = context.study
+    clips = _training_clips(releases, kind)
     if (known := absent.get(OUTPUTS[kind])) is not None:
         return known
     missing = [m for m in study.modalities if kind == "fusion" and m not in models]
@@ -152,7 +151,7 @@ def train(
             fix="let more sites take part, raise fraction_train, or lower min_sites in [aggregation] and [train]",
         )
     lacks = "none was held back for it" if kind == "fusion" else f"lack {kind}"
-    for site in sorted(all_clips.keys() - clips.keys()):
+    for site in sorted(releases.kept.keys() - clips.keys()):
         context.warn(f"{site} trained no {kind} model: {_HELD_OUT}, or {lacks}")
     flower = make_strategy(study.train.strategy, dict(study.train.strategy_options))
     if kind in context.progress.last_round:
@@ -170,6 +169,25 @@ def train(
     write_atomic(context.checkpoint(kind), save(weights))
     _warn_of_lost(context, kind)
     return weights
+
+
+def sites_not_in(context: RunContext, releases: Releases, kind: ModelKind) -> set[str]:
+    """Sites with training clips that no round of a model has an update of: not drawn for any, or missing in each."""
+    study, sites = context.study, list(_training_clips(releases, kind))
+    missed = {
+        (site, m.round) for site in sites for m in context.progress.missed.get(site, ()) if m.stage == f"train {kind}"
+    }
+    rounds = range(1, study.train.rounds + 1) if sites else ()
+    drawn = {(site, number) for number in rounds for site in _sites_of_round(study, kind, sites, number)}
+    return set(sites) - {site for site, _ in drawn - missed}
+
+
+def _training_clips(releases: Releases, kind: ModelKind) -> dict[str, int]:
+    """How many each site has that has any."""
+    counts = {
+        site: releases.facts[site].training.get(kind, 0) for site in sorted(releases.kept) if site in releases.facts
+    }
+    return {site: count for site, count in counts.items() if count > 0}
 
 
 def _strategy(

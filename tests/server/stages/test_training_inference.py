@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from moretta.server.stages.audit import attack_training, membership_examples
-from moretta.server.stages.run import Run, RunContext
+from moretta.server.stages.run import Run, RunContext, SiteFacts
 from moretta.server.stages.train import keep_update
 from moretta.shared.audit.inference.shadow_sites import ATTACKER
 from moretta.shared.audit.inference.trained_models import TARGET, Recipe
@@ -145,3 +145,41 @@ def test_only_the_last_rounds_updates_are_kept_and_only_to_be_attacked(run: Run)
     plan = run.context.plan.model_copy(update={"study": run.context.study.with_changes(audit__inference=False)})
     keep_update(RunContext(run.context.folder, plan), "voice", last, "site-01", lambda: change)
     assert not run.context.update("voice", "site-01").exists()
+
+
+def test_clips_of_a_site_that_no_round_was_sent_to_are_no_members(run: Run) -> None:
+    """As found: they counted as members, so that a share of the sites made every membership attack look weaker."""
+    for site in run.releases.kept:
+        run.releases.facts[site] = SiteFacts(training={"voice": CLIPS})
+    model = emotion_model("voice", run.context.study.voice.model)
+
+    def members(rounds: int, share: float) -> int:
+        study = run.context.study.with_changes(train__rounds=rounds, train__fraction_train=share)
+        plan = run.context.plan.model_copy(update={"study": study})
+        context = RunContext(run.context.folder, plan, run.context.progress)
+        return int(membership_examples(context, run.releases, run.public, "voice", model).member.sum())
+
+    assert members(10, 1.0) == SITES * CLIPS
+    assert members(1, 0.25) == 2 * CLIPS
+    assert CLIPS < members(2, 0.25) <= 4 * CLIPS
+    run.context.miss("site-00", "train voice", "gone", round_number=1, lost=True)
+    assert members(1, 1.0) == (SITES - 1) * CLIPS
+    assert members(2, 1.0) == SITES * CLIPS
+
+
+@pytest.mark.parametrize(("share", "epochs"), [(1.0, 20), (0.25, 5)])
+def test_shadow_models_see_each_clip_as_often_as_the_attacked_model_did(
+    run: Run, monkeypatch: pytest.MonkeyPatch, share: float, epochs: int
+) -> None:
+    learn(run, epochs=1)
+    seen: list[Recipe] = []
+
+    def infer(_: object, recipe: Recipe, *__: object, **___: object) -> list[Result]:
+        seen.append(recipe)
+        return []
+
+    monkeypatch.setattr("moretta.shared.audit.inference.trained_models.infer_membership", infer)
+    changes = {"train__rounds": 10, "train__local_epochs": 2, "train__fraction_train": share}
+    plan = run.context.plan.model_copy(update={"study": run.context.study.with_changes(**changes)})
+    attack_training(RunContext(run.context.folder, plan), run.releases, run.public, ("voice",))
+    assert [recipe.epochs for recipe in seen] == [epochs]

@@ -1,7 +1,7 @@
 """Markdown of the tables of one zoo or of two: `zoo_halves.py ZOO.csv [ZOO.csv]`.
 
 With two, of the two halves of a corpus, a figure is the mean of both, with each behind it. A figure that one of them
-lacks is a dash: half a mean would be read as a whole one.
+lacks is a dash: half a mean would be read as a whole one. With one zoo, each figure has its interval.
 """
 
 from __future__ import annotations
@@ -21,6 +21,18 @@ TABLES = {
         "top1_10": "10 clips",
         "eer_semi": "EER, semi-informed",
         "inversion": "EER after inversion",
+    },
+    "Words": {
+        "wer": "word error rate",
+        "sentence_right": "sentence right, by its sound",
+        "sentence_read": "sentence, by a classifier",
+    },
+    "Faces": {
+        "landmark_error": "landmark error",
+        "landmark_movement": "landmark movement",
+        "ssim": "SSIM",
+        "identity_cosine": "identity cosine",
+        "expression_agreement": "same expression",
     },
     "Adversaries": {
         "speaker_able": "speaker: able at 0",
@@ -42,7 +54,12 @@ Row = dict[str, str]
 def main(paths: Sequence[str]) -> None:
     """Print every table."""
     read = [{(r["system"], r["setting"]): r for r in csv.DictReader(_lines(path))} for path in paths]
-    for title, columns in TABLES.items():
+    for title, wanted in TABLES.items():
+        columns = {
+            n: heading for n, heading in wanted.items() if any(r.get(n) for found in read for r in found.values())
+        }
+        if not columns:
+            continue
         print(f"\n### {title}\n")
         print(f"| system, setting | {' | '.join(columns.values())} |")
         print(f"|---|{'---|' * len(columns)}")
@@ -57,15 +74,17 @@ def _lines(path: str) -> list[str]:
 
 
 def _cell(rows: Iterable[Row], name: str, wanted: int) -> str:
-    values = [
-        float(row[name]) for row in rows if row[name] and (name != "membership" or row["membership_chance"] == "0.5")
-    ]
+    known = [row for row in rows if row.get(name) and (name != "membership" or row["membership_chance"] == "0.5")]
+    values = [float(row[name]) for row in known]
     if len(values) < wanted:
         return "-"
     digits = 0 if name in _WHOLE else 2
     shown = [f"{value:.{digits}f}" for value in values]
     mean = f"{sum(values) / len(values):.{digits}f}"
-    return mean if wanted == 1 else f"{mean} ({', '.join(shown)})"
+    if wanted > 1:
+        return f"{mean} ({', '.join(shown)})"
+    ends = [known[0][f"{name}_{end}"] for end in ("low", "high")]
+    return f"{mean} [{float(ends[0]):.2f}, {float(ends[1]):.2f}]" if all(ends) else mean
 
 
 if __name__ == "__main__":

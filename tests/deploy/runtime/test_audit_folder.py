@@ -104,10 +104,12 @@ def test_another_tools_wav_folder_with_a_corrupt_file_finishes_and_counts_it(tin
     flat = tiny_corpus / "AudioWAV"
     (flat / "1002_TIE_SAD_XX.wav").write_bytes(b"not a sound")
     (flat / "holiday.wav").write_bytes(b"not a clip")
+    (flat / "1002_TIE_ANG_XX.wav").rename(tmp_path / "private.wav")
+    (flat / "1002_TIE_ANG_XX.wav").symlink_to(tmp_path / "private.wav")
     found = audit_folder(
         flat, corpus=None, key=None, out=tmp_path / "out", attackers=["voice-logistic"], bootstrap=0, workers=1
     )
-    assert found.unused["voice"] == {"bad-name": 1, "unreadable": 1}
+    assert found.unused["voice"] == {"bad-name": 1, "unreadable": 1, "outside": 1}
     assert not next(r for r in found.rows if r.scenario == "semi-informed" and r.metric == "top1").invalid
 
 

@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("private", type=Path)
     parser.add_argument("public", type=Path)
     parser.add_argument("work", type=Path)
+    parser.add_argument("--only", nargs="*", choices=[*STUDIES], default=[*STUDIES])
     requested = parser.parse_args()
     limit_threads(1)
     remember_features("voice", "statistics")
@@ -43,8 +44,8 @@ def main() -> None:
     print(f"the public model as it is: {_as_it_is(private, weights)}\n")
     print("| unit | from zero | from public people |\n|---|---|---|")
     usual = train._initial
-    for name, changes in STUDIES.items():
-        cells = []
+    for name in requested.only:
+        changes, cells = STUDIES[name], []
         for initial in (usual, lambda *_: weights):
             train._initial = initial
             counts: dict[str, Any] = {}

@@ -9,7 +9,7 @@ computed, adds nothing to the sum: whatever the weights are, each unit adds a ve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,6 +27,8 @@ from moretta.shared.study.sections import OptimizerName
 
 LARGEST_GRADIENT = 1e15
 """Of one value. The squares of so many add up within float32, and the factor that cuts them keeps its precision."""
+AT_ONCE = 512
+"""Clips whose gradients are in memory at once: a study may ask for a batch of thousands, of a large model."""
 _BESIDE_NORM = 1e-6
 """Added to a norm before it divides, as Opacus does."""
 
@@ -154,16 +156,23 @@ def _example_sums(network: torch.nn.Module, norm: float, losses: Losses) -> Iter
     with ExampleGradients(network, losses) as gradients_of:
 
         def sums(features: torch.Tensor, labels: torch.Tensor, owners: torch.Tensor | None) -> list[torch.Tensor]:
-            gradients = gradients_of(features, labels)
-            return _clipped_sums(gradients if owners is None else _average_over_owners(gradients, owners), norm)
+            parts = map(gradients_of, torch.split(features, AT_ONCE), torch.split(labels, AT_ONCE))
+            if owners is not None:
+                return _clipped_sums(_average_over_owners(parts, owners), norm)
+            first, *others = (_clipped_sums(gradients, norm) for gradients in parts)
+            return [torch.stack(each).sum(dim=0) for each in zip(first, *others, strict=True)] if others else first
 
         yield sums
 
 
-def _average_over_owners(gradients: Sequence[torch.Tensor], owners: torch.Tensor) -> list[torch.Tensor]:
-    """Per-clip gradients, [clips, ...], to the mean of each owner's, [owners in the batch, ...]."""
+def _average_over_owners(parts: Iterable[Sequence[torch.Tensor]], owners: torch.Tensor) -> list[torch.Tensor]:
+    """Per-clip gradients, parts of [clips, ...], to the mean of each owner's, [owners in the batch, ...]."""
     _, places, counts = torch.unique(owners, return_inverse=True, return_counts=True)
-    sums = [each.new_zeros((len(counts), *each.shape[1:])).index_add_(0, places, each) for each in gradients]
+    sums: list[torch.Tensor] = []
+    for gradients, place in zip(parts, torch.split(places, AT_ONCE), strict=True):
+        sums = sums or [each.new_zeros((len(counts), *each.shape[1:])) for each in gradients]
+        for total, each in zip(sums, gradients, strict=True):
+            total.index_add_(0, place, each)
     return [each / counts.reshape(-1, *(1,) * (each.dim() - 1)) for each in sums]
 
 

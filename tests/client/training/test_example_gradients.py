@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from moretta.client.accounting.planning import TrainingPlan
+from moretta.client.training import dp_sgd
 from moretta.client.training.dp_sgd import (
     LARGEST_GRADIENT,
     Noiseless,
@@ -137,6 +138,32 @@ def test_a_clip_whose_gradient_cannot_be_adds_nothing_and_the_others_all_they_ha
         weights.append(network[0].weight.detach())
     torch.testing.assert_close(*weights)
     assert float(weights[0].norm()) > 0.1
+
+
+@pytest.mark.parametrize(
+    "owners", [np.arange(11), np.array([0, 1, 2, 0, 1, 2, 0, 1, 3, 0, 0])], ids=["clip", "speaker"]
+)
+def test_a_large_batch_has_few_clips_in_memory_at_once_and_gives_the_same(
+    monkeypatch: pytest.MonkeyPatch, owners: Any
+) -> None:
+    model, most, weights = ("voice", "layered"), list[int](), []
+    rows, labels = _clips(model, 1, 11)
+    units = int(owners.max()) + 1
+    plan = TrainingPlan(SampledGaussian(noise_multiplier=1.0, rate=1.0, steps=1), units, 1, 1, most_clips=5)
+    gradients_of = ExampleGradients.__call__
+
+    def counted(self: ExampleGradients, features: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
+        most.append(len(features))
+        return gradients_of(self, features, labels)
+
+    monkeypatch.setattr(ExampleGradients, "__call__", counted)
+    for at_once in (11, 3):
+        monkeypatch.setattr(dp_sgd, "AT_ONCE", at_once)
+        network, examples = _network(model, 1), TrainingExamples(rows, labels, owners)
+        private_steps(network, examples, plan, Noiseless(), max_grad_norm=1.0, learning_rate=1.0)
+        weights.append([parameter.detach() for parameter in network.parameters()])
+    assert most == [11, 3, 3, 3, 2]
+    torch.testing.assert_close(*weights)
 
 
 def test_hooks_are_gone_afterwards() -> None:

@@ -132,7 +132,8 @@ def audit(
     from moretta.shared.core.device import computing_on
 
     corpus, site_key, wanted = (None if path is None else Path(path) for path in (originals, key, parallel))
-    texts = None if sentences is None else parse_study({"audit": {"sentences": dict(sentences)}}).audit.sentences
+    given = dict(sentences) if isinstance(sentences, Mapping) else sentences
+    texts = None if given is None else parse_study({"audit": {"sentences": given}}).audit.sentences
     with tempfile.TemporaryDirectory(prefix="moretta-audit-") as scratch, computing_on(device):
         found = audit_folder(
             Path(released),

@@ -233,6 +233,10 @@ def check_split(corpus: Corpus, modality: Modality = "voice") -> tuple[tuple[Spe
 
 def _sexes(public: Path, modality: Modality) -> Mapping[SpeakerId, str | None]:
     """Of all people of a public folder."""
+    if not public.is_dir():
+        raise StudyError(
+            f"no folder {public}", expected="clips of other people", fix="correct --public, or use --split"
+        )
     if modality == "voice":
         return public_people(public)
     read = read_corpus(public)

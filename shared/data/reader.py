@@ -33,6 +33,7 @@ VIDEO_ENDINGS = (
     *(".mpg", ".mpeg", ".wmv", ".3gp", ".ogv", ".ts", ".mts"),
 )
 """The form that CREMA-D publishes first: it is used where a clip has several."""
+_LARGEST_MARKER = 1024 * 1024
 _INSIDE = "files in the folder itself, or links to such"
 _COPY = "copy the files there, or name the folder that has them"
 _LITTER = ("thumbs.db", "desktop.ini", "icon\r", "@eadir")
@@ -235,9 +236,11 @@ def read_marker(root: Path) -> tuple[str, bool, list[str]]:
     """
     path = root / SYNTHETIC_MARKER
     folder_name = root.resolve().name
-    if not path.exists():
+    if not os.path.lexists(path):
         return folder_name, False, []
     try:
+        if not path.is_file() or leads_outside(root, path) or path.stat().st_size > _LARGEST_MARKER:
+            return folder_name, True, [f"{SYNTHETIC_MARKER} is not read: it is no small file in the folder itself"]
         return str(json.loads(path.read_text("utf-8"))["name"]), True, []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return folder_name, True, [f"{SYNTHETIC_MARKER} cannot be read ({type(error).__name__})"]

@@ -66,8 +66,10 @@ def test_an_audit_takes_parallel_speech_and_sentences_as_the_command_does(
         (None, None),
         (tiny_corpus, {"S1": "a text of my own"}),
     ]
-    with pytest.raises(moretta.MorettaError, match="sentences"):
-        moretta.audit(tiny_corpus, sentences={"no code": "text"})
+    wrong: list[Any] = [{"no code": "text"}, ["text"], "text", {"S1": 3}]
+    for sentences in wrong:
+        with pytest.raises(moretta.MorettaError, match="sentences"):
+            moretta.audit(tiny_corpus, sentences=sentences)
 
 
 def test_a_study_is_checked_from_content_and_file(tmp_path: Path) -> None:

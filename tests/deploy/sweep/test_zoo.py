@@ -214,6 +214,12 @@ def test_public_people_are_named_once_and_by_faces_need_not_be(faces: Path, tmp_
             run(faces, tmp_path / "out", **changes)
 
 
+@pytest.mark.parametrize("modality", ["voice", "face"])
+def test_public_people_in_no_folder_are_an_error_about_the_folder(faces: Path, tmp_path: Path, modality: str) -> None:
+    with pytest.raises(StudyError, match="no folder"):
+        run(faces, tmp_path / "out", public=tmp_path / "nowhere", split=False, modality=modality, systems=["none"])
+
+
 def test_the_mean_of_two_halves_has_the_wider_interval(
     people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

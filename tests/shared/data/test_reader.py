@@ -210,6 +210,25 @@ def test_a_marker_makes_the_corpus_synthetic_even_if_damaged(make_corpus: MakeCo
     assert corpus.name == ("made up" if marker.startswith("{") else "corpus")
 
 
+@pytest.mark.parametrize("target", ["../elsewhere.json", "/dev/zero", "nowhere", "SYNTHETIC.json", "."])
+def test_a_marker_that_is_no_file_of_the_folder_marks_and_is_not_read(make_corpus: MakeCorpus, target: str) -> None:
+    """As found: a link to a device took all memory, a broken link passed for real people."""
+    root = make_corpus("AudioWAV/1001_IEO_ANG_HI.wav")
+    (root.parent / "elsewhere.json").write_text(json.dumps({"name": "not to be seen"}))
+    (root / "SYNTHETIC.json").symlink_to(target)
+    corpus = read_corpus(root)
+    assert corpus.synthetic and corpus.name == "corpus"
+    assert "no small file in the folder itself" in corpus.warnings[0]
+
+
+def test_a_marker_of_endless_depth_or_size_marks_and_is_a_warning(make_corpus: MakeCorpus) -> None:
+    root = make_corpus("AudioWAV/1001_IEO_ANG_HI.wav")
+    for content in ("[" * 100_000, " " * 2_000_000):
+        (root / "SYNTHETIC.json").write_text(content)
+        corpus = read_corpus(root)
+        assert corpus.synthetic and corpus.warnings[0].startswith("SYNTHETIC.json")
+
+
 def test_clips_come_in_order_of_their_names(make_corpus: MakeCorpus) -> None:
     names = ["1002_IEO_ANG_HI", "1001_TIE_SAD_XX", "1001_IEO_SAD_HI", "1001_IEO_ANG_HI"]
     corpus = read_corpus(make_corpus(*(f"AudioWAV/{name}.wav" for name in names)))

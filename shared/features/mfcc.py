@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.core.errors import ClipError
-from moretta.shared.release.release_format import MAX_SAMPLES
+from moretta.shared.release.release_format import MAX_SAMPLES, MIN_SAMPLES
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,6 @@ MELS = 40
 COEFFICIENTS = 13
 LOUDEST = 10.0
 """What samples are cut to: resampling goes beyond 1 by a little, and a file of damaged numbers by far too much."""
-MIN_SAMPLES = WINDOW_SAMPLES
 MIN_FRAMES = 1 + MIN_SAMPLES // HOP_SAMPLES
 OUTPUT_RMS = 0.05
 """Root mean square of every resynthesized waveform, relative to full scale (-26 dB)."""

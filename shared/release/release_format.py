@@ -29,6 +29,8 @@ MAX_SHARD_BYTES = 64 * 2**20
 MAX_CLIP_SECONDS = 120.0
 MAX_VOICE_FRAMES = int(MAX_CLIP_SECONDS * 100)
 MAX_SAMPLES = int(MAX_CLIP_SECONDS * 16_000)
+MIN_SAMPLES = 400
+"""One window of 25 ms: of less sound nothing can be measured."""
 MAX_FACE_FRAMES = 4_096
 MAX_FACE_SIDE = 512
 MAX_COEFFICIENTS = 128
@@ -164,5 +166,7 @@ def check_array(modality: Modality, form: str, array: npt.NDArray[Any], *, codeb
         raise ReleaseError(f"{what} with values that are not finite", expected="finite values")
     if form == "waveform" and np.abs(array).max() > 1.0:
         raise ReleaseError(f"{what} beyond [-1, 1]", expected="samples in [-1, 1]")
+    if form == "waveform" and len(array) < MIN_SAMPLES:
+        raise ReleaseError(what, expected=f"at least {MIN_SAMPLES} samples")
     if form in CODEBOOK_FORMS and (array.min() < 0 or (codebook_size is not None and array.max() >= codebook_size)):
         raise ReleaseError(f"{what} with tokens outside the codebook", expected=f"0 to {codebook_size} exclusive")

@@ -37,7 +37,7 @@ def run(tmp_path: Path) -> Path:
             sentence="IEO",
             level=Level.XX,
         )
-        writer.add(clip, {"voice": np.full(160, number / 10, np.float32)})
+        writer.add(clip, {"voice": np.full(400, number / 10, np.float32)})
     statement = AnonymizerStatement(
         modality="voice", name="none", version="1", form="waveform", parameters={}, noise="none"
     )
@@ -68,8 +68,8 @@ def test_no_array_of_the_person_is_left_and_the_others_are_whole(run: Path) -> N
     assert not left.damaged
     content = b"".join(path.read_bytes() for path in left.folder.iterdir())
     assert PERSON.encode() not in content
-    assert np.full(160, 0.2, np.float32).tobytes() not in content
-    assert np.full(160, 0.3, np.float32).tobytes() in content
+    assert np.full(400, 0.2, np.float32).tobytes() not in content
+    assert np.full(400, 0.3, np.float32).tobytes() in content
 
 
 def test_what_was_made_of_single_clips_goes_and_models_stay_marked_unless_requested(run: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_command_that_was_killed_half_way_is_ended_by_the_next(run: Path, monk
     monkeypatch.undo()
     assert forget_person(run, SITE, PERSON).clips == 3
     content = b"".join(path.read_bytes() for path in release(run).folder.iterdir())
-    assert np.full(160, 0.2, np.float32).tobytes() not in content
+    assert np.full(400, 0.2, np.float32).tobytes() not in content
 
 
 def test_a_pseudonym_that_is_not_there_and_a_run_at_work_are_refused(run: Path) -> None:

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from moretta.shared.core.errors import ReleaseError
+from moretta.shared.models.emotion import emotion_model
 from moretta.shared.release import release_format as limits
 from moretta.shared.release.release_format import check_array
+from moretta.shared.study.sections import MODELS
 
 CODES = (("voice", "code"), ("voice", "code-sequence"), ("voice", "code-tokens"))
 OF_FACES = (("face", "code"), ("face", "code-sequence"), ("face", "frames"))
@@ -21,7 +23,7 @@ def sound(form: str) -> np.ndarray[Any, Any]:
     return {
         "tokens": np.array([0, 3], np.int32),
         "mfcc": np.ones((4, 13), np.float32),
-        "waveform": np.full(100, 0.5, np.float32),
+        "waveform": np.full(400, 0.5, np.float32),
         "code": np.array([-3.0, 0.5, 9.0], np.float32),
         "code-sequence": np.ones((4, 3), np.float32),
         "code-tokens": np.array([3], np.int32),
@@ -66,6 +68,17 @@ def test_tokens_outside_the_codebook_and_sound_beyond_full_scale_are_refused() -
                 check_array("voice", form, np.array(tokens, np.int32), codebook_size=4)
     with pytest.raises(ReleaseError, match=r"\[-1, 1\]"):
         check_array("voice", "waveform", np.array([1.5], np.float32))
+
+
+def test_sound_of_which_nothing_can_be_measured_is_refused() -> None:
+    """As found: one such clip of one site ended the whole run, because no emotion model can read it."""
+    for samples in (1, limits.MIN_SAMPLES - 1):
+        with pytest.raises(ReleaseError, match="at least 400 samples"):
+            check_array("voice", "waveform", np.zeros(samples, np.float32))
+    shortest = np.zeros(limits.MIN_SAMPLES, np.float32)
+    check_array("voice", "waveform", shortest)
+    for name in MODELS["voice"]:
+        assert np.isfinite(emotion_model("voice", name).input_of("waveform", shortest, None, None)).all()
 
 
 def test_a_form_of_the_other_modality_is_refused() -> None:

@@ -1,8 +1,8 @@
 """Updates of sites: clipped, with Gaussian noise on their sum, and added up under masks that cancel.
 
 McMahan et al., ICLR 2018, "Learning Differentially Private Recurrent Language Models", with a site for their user and
-without sampling: few sites take part, and all do in every round. The distributed form is that of Kairouz, Liu and
-Steinke, ICML 2021, "The Distributed Discrete Gaussian Mechanism", with noise that is not discrete.
+without sampling: few sites take part, and which of them do in a round is no secret. The distributed form is that of
+Kairouz, Liu and Steinke, ICML 2021, "The Distributed Discrete Gaussian Mechanism", with noise that is not discrete.
 
 Bonawitz et al., CCS 2017, "Practical Secure Aggregation for Privacy-Preserving Machine Learning"; Bell et al., CCS 2020
 (SecAgg+), which has each site share its keys with some of the others: here with all of them, because sites are few.

@@ -35,10 +35,13 @@ def _is_own(unit: Unit) -> bool:
 
 
 def _contents(inputs: Inputs) -> dict[str, str]:
-    """SHA-256, hexadecimal, of all arrays of each set and of each of public people, in their order."""
+    """SHA-256, hexadecimal, of all arrays of each set and of public people, in their order, and whose they are."""
     sets: dict[str, ClipSet] = {f"public {name}": clips for name, clips in inputs.public.items()}
     sets |= {str(name): clips for name, clips in inputs.sets.items()}
-    return {name: _digest(map(clips.content_key, range(len(clips)))) for name, clips in sets.items()}
+    return {
+        name: _digest([f"{clips.content_key(i)} {clip.speaker}" for i, clip in enumerate(clips.clips)])
+        for name, clips in sets.items()
+    }
 
 
 def _key(inputs: Inputs, unit: Unit, contents: Mapping[str, str]) -> str:

@@ -21,7 +21,7 @@ from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.data.clips import Corpus
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.data.recordings import has_sound
-from moretta.shared.features.mfcc import check_samples
+from moretta.shared.features.mfcc import SAMPLE_RATE, check_samples
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.release.anonymizer import Anonymizer, anonymizer_of
 from moretta.shared.study.public_arrays import PUBLIC_SEED
@@ -30,6 +30,8 @@ from moretta.shared.study.schema import Study
 FEWEST_PUBLIC = 8
 """People of whom a network that separates them can learn what separates people."""
 MAX_PUBLIC_CLIPS = 3_000
+MAX_PUBLIC_SECONDS = 10
+"""Of a clip, from its start: attackers see less of each, and all releases are in memory at once."""
 _BATCH = 8
 _KEY = PseudonymKey.seeded(PUBLIC_SEED, "public people")
 PublicSets = Mapping[SetName, ClipSet]
@@ -112,10 +114,10 @@ def public_sets(study: Study, arrays: Mapping[str, Array], attacked: Collection[
 
 
 def _sound(clips: ClipSet) -> Iterator[tuple[int, str, Array]]:
-    """Number, speaker and samples of the clips that can be read."""
+    """Number, speaker and first samples of the clips that can be read."""
     for index, clip in enumerate(clips.clips):
         try:
-            yield index, clip.speaker, check_samples(clips.waveform(index))
+            yield index, clip.speaker, check_samples(clips.waveform(index))[: MAX_PUBLIC_SECONDS * SAMPLE_RATE]
         except ClipError:
             continue
 

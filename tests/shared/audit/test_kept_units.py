@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,14 @@ def test_one_clip_that_differs_is_attacked_anew(run: list[Unit], tmp_path: Path)
         run_audit(voices(seed=seed), voices(), seed=1, units_dir=tmp_path, **OPTIONS)
     trained = [unit.train for unit in run]
     assert (trained.count("original"), trained.count("released")) == (4, 2)
+
+
+def test_public_people_who_are_counted_otherwise_are_learned_from_anew(run: list[Unit], tmp_path: Path) -> None:
+    public = voices(seed=7)
+    others = [clip.model_copy(update={"speaker": public.clips[i - 1].speaker}) for i, clip in enumerate(public.clips)]
+    for clips in (public, public, replace(public, clips=tuple(others))):
+        run_audit(voices(), codes(), seed=1, units_dir=tmp_path, public={"original": clips}, **OPTIONS)
+    assert [unit.train for unit in run].count("original") == 4
 
 
 def test_what_is_damaged_is_run_again(run: list[Unit], tmp_path: Path) -> None:

@@ -119,6 +119,14 @@ def test_public_people_go_through_the_anonymizer_of_the_study(tmp_path: Path) ->
     assert all(np.array_equal(released.mfcc(i), again["released"].mfcc(i)) for i in range(96))
 
 
+def test_long_recordings_of_public_people_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As found: the whole releases of 3000 clips were in memory at once, up to two minutes each."""
+    folder = write_tone_corpus(tmp_path / "public", speakers=8, seconds=2.0, sentences=("IEO",))
+    monkeypatch.setattr("moretta.shared.audit.public_people.MAX_PUBLIC_SECONDS", 1)
+    released = public_sets(study_of(folder, anonymizer="none", form="waveform"), {})["released"]
+    assert {len(released.waveform(i)) for i in range(len(released))} == {16_000}
+
+
 def test_only_what_has_the_form_of_the_attacked_clips_reaches_an_attacker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

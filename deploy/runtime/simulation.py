@@ -68,6 +68,8 @@ class SimulationProcess:
 
     def __exit__(self, *_: object) -> None:
         try:
+            # By its own id first: right after its start its environment, and so its mark, cannot be read yet
+            self._process.terminate()
             end_marked(self.mark)
             self._process.wait()
         finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,18 @@ def _run(plan: SimulationPlan, folder: Path, *, stop_at: str = "") -> tuple[Outc
     prepare_folder(folder, begun=PLAN_FILE)
     with SimulationProcess() as process:
         return process.run(plan, folder, notify), lines
+
+
+def test_a_block_that_is_left_at_once_ends_its_process_before_its_mark_can_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(simulation, "end_marked", lambda _mark: 0)  # as where the environment is still being set up
+    with SimulationProcess() as process:
+        child = process._process
+        rescue = threading.Timer(20.0, child.kill)  # without the mend the test fails, and does not hang
+        rescue.start()
+    rescue.cancel()
+    assert child.returncode == -signal.SIGTERM
 
 
 @pytest.mark.e2e

@@ -59,6 +59,8 @@ class Progress:
     warnings: list[str] = field(default_factory=list)
     missed: dict[str, list[Missed]] = field(default_factory=dict)
     """By site; every site that the run has met is a key."""
+    learned_from: dict[ModelKind, list[str]] = field(default_factory=dict)
+    """By model: every site of which it has an update."""
     traffic: dict[str, Traffic] = field(default_factory=dict)
     """By site: the seconds and bytes of its messages."""
 

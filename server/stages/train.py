@@ -172,14 +172,9 @@ def train(
 
 
 def sites_not_in(context: RunContext, releases: Releases, kind: ModelKind) -> set[str]:
-    """Sites with training clips that no round of a model has an update of: not drawn for any, or missing in each."""
-    study, sites = context.study, list(_training_clips(releases, kind))
-    missed = {
-        (site, m.round) for site in sites for m in context.progress.missed.get(site, ()) if m.stage == f"train {kind}"
-    }
-    rounds = range(1, study.train.rounds + 1) if sites else ()
-    drawn = {(site, number) for number in rounds for site in _sites_of_round(study, kind, sites, number)}
-    return set(sites) - {site for site, _ in drawn - missed}
+    """Sites with training clips of which a model has no update: not drawn for any round, or missing in each."""
+    used = context.progress.learned_from.get(kind)
+    return set() if used is None else _training_clips(releases, kind).keys() - set(used)
 
 
 def _training_clips(releases: Releases, kind: ModelKind) -> dict[str, int]:
@@ -217,7 +212,7 @@ def _strategy(
         call=wire.TRAIN[kind],
         study=study,
         min_sites=_floor(study, study.train.sites_of_round(len(clips))),
-        chosen=lambda number: _sites_of_round(study, kind, list(clips), number),
+        chosen=lambda number: _sites_of_round(study, kind, list(clips), number, there=grid.nodes.values()),
         on_round=lambda outcome: _record(context, training, kind, outcome),
         on_update=lambda number, site, change: keep_update(context, kind, number, site, change),
         deadline_seconds=study.deadline_seconds("train"),
@@ -238,14 +233,21 @@ def _floor(study: Study, sites: int) -> int:
     return study.min_sites("train") if study.aggregation.bounds_sites else min(study.min_sites("train"), sites)
 
 
-def _sites_of_round(study: Study, kind: ModelKind, sites: list[str], number: int) -> Collection[str]:
+def _sites_of_round(
+    study: Study, kind: ModelKind, sites: list[str], number: int, *, there: Collection[str]
+) -> Collection[str]:
     """Those that a round is sent to: by seed, model and round alone, so that a round that is made again has the same.
+
+    In place of one that is not `there` any more another is drawn: else a run could wait for it for ever.
 
     The choice is no secret, so it amplifies no guarantee: noise is calibrated as if every site were in every round, and
     a site pays in full for each round that it is in.
     """
     rng = np.random.default_rng(derive(study.seed, "sites of a round", kind, number))
-    return set(rng.choice(sorted(sites), study.train.sites_of_round(len(sites)), replace=False).tolist())
+    drawn = rng.choice(sorted(sites), study.train.sites_of_round(len(sites)), replace=False).tolist()
+    others = rng.permutation([site for site in sorted(sites) if site in there and site not in drawn]).tolist()
+    left = [site for site in drawn if site in there]
+    return {*left, *others[: len(drawn) - len(left)]}
 
 
 def _noise(context: RunContext, kind: ModelKind) -> Callable[[int], NoiseSource]:
@@ -295,6 +297,8 @@ def _record(context: RunContext, training: Training, kind: ModelKind, outcome: R
             seconds=round(outcome.seconds, 2),
         )
     )
+    known = context.progress.learned_from.setdefault(kind, [])
+    known += [site for site in sorted(outcome.used) if site not in known]
     for site, metrics in outcome.used.items():
         spent = training.spent.setdefault(site, SiteSpending())
         spent.rounds += 1

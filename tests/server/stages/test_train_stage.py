@@ -13,6 +13,7 @@ from staging import warnings_of
 
 from moretta.server.stages.run import Run, RunContext, SiteFacts
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
+from moretta.server.stages.train import sites_not_in
 from moretta.server.study import SITE_STAGES, run_stages
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.corpora.cremad import Level
@@ -250,6 +251,20 @@ def test_each_round_is_sent_to_its_share_of_the_sites_which_the_seed_draws(start
         for name, seed in (("again", 1), ("other", 7))
     )
     assert _asked(_train(again)) == asked != _asked(_train(other))
+
+
+def test_in_place_of_a_site_that_is_gone_another_is_drawn(start: Callable[..., Run]) -> None:
+    """As found: a run could never go on where a round was for sites alone that had given up their enrollment."""
+    whole, left = start("whole", train__fraction_train=0.4), start("left", train__fraction_train=0.4)
+    before = _asked(_train(whole))
+    gone = next(iter(before[0]))
+    del left.grid.nodes[gone]
+    after = _asked(_train(left))
+    assert all(len(nodes) == 1 and gone not in nodes for nodes in after)
+    assert all(new == old for new, old in zip(after, before, strict=True) if gone not in old)
+    names = {NODES[node] for nodes in after for node in nodes}
+    assert set(left.context.progress.learned_from["voice"]) == names
+    assert sites_not_in(left.context, left.releases, "voice") == set(NODES.values()) - names
 
 
 def test_a_site_pays_in_full_for_each_round_that_it_was_asked_in(start: Callable[..., Run]) -> None:

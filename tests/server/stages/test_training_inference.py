@@ -153,18 +153,12 @@ def test_clips_of_a_site_that_no_round_was_sent_to_are_no_members(run: Run) -> N
         run.releases.facts[site] = SiteFacts(training={"voice": CLIPS})
     model = emotion_model("voice", run.context.study.voice.model)
 
-    def members(rounds: int, share: float) -> int:
-        study = run.context.study.with_changes(train__rounds=rounds, train__fraction_train=share)
-        plan = run.context.plan.model_copy(update={"study": study})
-        context = RunContext(run.context.folder, plan, run.context.progress)
-        return int(membership_examples(context, run.releases, run.public, "voice", model).member.sum())
+    def members() -> int:
+        return int(membership_examples(run.context, run.releases, run.public, "voice", model).member.sum())
 
-    assert members(10, 1.0) == SITES * CLIPS
-    assert members(1, 0.25) == 2 * CLIPS
-    assert CLIPS < members(2, 0.25) <= 4 * CLIPS
-    run.context.miss("site-00", "train voice", "gone", round_number=1, lost=True)
-    assert members(1, 1.0) == (SITES - 1) * CLIPS
-    assert members(2, 1.0) == SITES * CLIPS
+    assert members() == SITES * CLIPS  # of an older run nobody knows
+    run.context.progress.learned_from["voice"] = ["site-00", "site-05"]
+    assert members() == 2 * CLIPS
 
 
 @pytest.mark.parametrize(("share", "epochs"), [(1.0, 20), (0.25, 5)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections import Counter
@@ -39,6 +40,7 @@ TOO_FEW = "fewer than two people have two released clips: there is nothing to co
 MAX_CLIPS = 2000
 """Clips that membership is inferred for."""
 _FACE_SIDE = 128
+_log = logging.getLogger(__name__)
 """Pixels of the original crops, where no release has a size."""
 
 
@@ -106,7 +108,9 @@ def _public(context: RunContext, arrays: Arrays) -> PublicSets:
         corpus = None if originals is None else read_corpus(originals.corpus, labels=study.labels, classes=None)
         return public_sets(study, arrays, () if corpus is None else corpus.speakers)
     except MorettaError as error:
-        context.warn(f"no attacker learned from the public people of [audit] first: {error}")
+        # Reports are shared: they name neither the server's folders nor people who are in both
+        _log.warning("public people of [audit]: %s", error)
+        context.warn("no attacker learned from the public people of [audit] first: the log of this run says why")
         return {}
 
 

@@ -40,8 +40,8 @@ TOO_FEW = "fewer than two people have two released clips: there is nothing to co
 MAX_CLIPS = 2000
 """Clips that membership is inferred for."""
 _FACE_SIDE = 128
-_log = logging.getLogger(__name__)
 """Pixels of the original crops, where no release has a size."""
+_log = logging.getLogger(__name__)
 
 
 def audit(

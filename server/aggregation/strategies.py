@@ -52,7 +52,7 @@ def make_strategy(name: str, options: dict[str, float | int | bool]) -> FedAvg:
         raise StudyError(
             f"strategy_options with {', '.join(elsewhere)}",
             expected="options of the strategy itself",
-            fix="remove them; fraction_train and min_sites in [train] set how many sites are asked, and must respond",
+            fix="remove them; [train] has fraction_train, the share of sites in a round, and min_sites",
         )
     everyone = {"fraction_train": 1.0, "fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
     logger = logging.getLogger("flwr")

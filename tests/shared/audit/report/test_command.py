@@ -79,6 +79,21 @@ def test_attackers_of_a_study_that_are_no_list_are_not_counted(example: ModuleTy
         assert ("Other attackers than the 2 that" in text) == said == ("Other attackers" in text)
 
 
+def test_an_attacker_failed_if_it_is_valid_in_no_scenario_of_releases(example: ModuleType) -> None:
+    rows = [row for row in example.audit(("voice",)) if row.subset == "all" and row.pooled == 1]
+    name = next(row.attacker for row in rows if row.scenario == "semi-informed" and not row.invalid)
+    for scenarios, failed in ((("ignorant",), False), (("ignorant", "lazy-informed", "semi-informed"), True)):
+        made = [
+            row.model_copy(update={"invalid": True, "value": None, "reason": "codes were released"})
+            if row.attacker == name and row.scenario in scenarios
+            else row
+            for row in rows
+        ]
+        text = " ".join(untested(example.report(audit=tuple(made))))
+        invalid = text.partition("their figures are invalid: ")[2].partition(".")[0].split(", ")
+        assert (name in invalid) == failed
+
+
 def people(example: ModuleType, shares: dict[str, float]) -> Report:
     """A report whose strongest attacker of voices has these figures of single people."""
     rows = list(example.audit(("voice",)))

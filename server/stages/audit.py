@@ -107,7 +107,7 @@ def _public(context: RunContext, arrays: Arrays) -> PublicSets:
     try:
         corpus = None if originals is None else read_corpus(originals.corpus, labels=study.labels, classes=None)
         return public_sets(study, arrays, () if corpus is None else corpus.speakers)
-    except MorettaError as error:
+    except (MorettaError, OSError) as error:
         # Reports are shared: they name neither the server's folders nor people who are in both
         _log.warning("public people of [audit]: %s", error)
         context.warn("no attacker learned from the public people of [audit] first: the log of this run says why")

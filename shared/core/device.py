@@ -20,7 +20,7 @@ DEVICE_VARIABLE = "MORETTA_DEVICE"
 """Carries the device of `computing_on` into worker processes."""
 _PREFERRED = ("cuda", "mps", "cpu")
 _BY_DRIVER = "PYTORCH_NVML_BASED_CUDA_CHECK"
-"""Tells PyTorch to ask the driver for its GPUs, which starts nothing."""
+"""Makes PyTorch request its GPUs from the driver, which starts nothing."""
 
 
 def resolve_device(name: str) -> torch.device:

@@ -19,7 +19,7 @@ SpeakerId = Annotated[str, BeforeValidator(_as_text), Field(min_length=1, max_le
 """What a corpus calls a speaker: `1001` in CREMA-D. Files of earlier versions hold it as a number."""
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,31}$")]
 Classes = Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=MAX_CLASSES)]
-"""The labels that a study tells apart. Class indices follow this order everywhere."""
+"""The labels that a study distinguishes. Class indices follow this order everywhere."""
 Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")]
 """A short name of a sentence or of a level of intensity: it leaves the site with the release."""
 

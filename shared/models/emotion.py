@@ -54,7 +54,7 @@ class PublicScale(NamedTuple):
 
 @dataclass(frozen=True)
 class EmotionModel:
-    """One named model: `features` turns a released array into a fixed-size input, `network` tells classes apart by it.
+    """One named model: `features` turns a released array into a fixed-size input, `network` separates classes by it.
 
     The array is a `moretta.shared.features.voice_forms.model_input`; the scale is None for codes.
     """

@@ -31,7 +31,7 @@ Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 Notify = Callable[[str], None]
 Speaker = str
-"""A key that tells one person's clips from another's. It is known at the site, and nothing of it may be released."""
+"""A key that is the same for all clips of one person. The site knows it, and nothing of it may be released."""
 Sizes = dict[str, list[int]]
 """For each released speaker (any key), the number of released frames of each of its clips."""
 Losses = dict[PrivacyUnit, tuple[Mechanism, ...]]

@@ -46,7 +46,7 @@ class Study(Section):
     labels: Literal["intended", "vote"] = "intended"
     """CREMA-D's labels: the emotion that was acted, or the one that listeners voted for."""
     classes: Classes = EMOTIONS
-    """The labels that the study tells apart; clips of other labels are left out and counted."""
+    """The labels that the study distinguishes; clips of other labels are left out and counted."""
     sites: int = Field(default=6, ge=1, le=10_000)
     """Virtual sites in simulation."""
     linkage: Literal["study", "site"] = "study"

@@ -44,7 +44,7 @@ class Node:
 
 @dataclass
 class FakeGrid:
-    """Answers as told: `answer(node, message)` gives one reply, several, or none."""
+    """Responds as set: `answer(node, message)` gives one reply, several, or none."""
 
     response: Callable[[int, Message], Reply | list[Reply]]
     nodes: list[int]

@@ -68,7 +68,7 @@ class Loop:
 
 @dataclass
 class Echo:
-    """In the SuperLink's place: keeps what it got, answers as told."""
+    """In the SuperLink's place: keeps what it got, responds as set."""
 
     address: SuperLinkAddress
     calls: list[tuple[str, bytes, dict[str, str]]] = field(default_factory=list)

@@ -28,7 +28,7 @@ def _content(site: str) -> RecordDict:
 
 @pytest.fixture
 def three(fake_site_grid: Any, hello: Any, hellos: Any) -> Any:
-    """An site_grid with three sites that answers the next question as told."""
+    """A site grid with three sites that responds to the next request as set."""
 
     def make(response: Any, **grid: Any) -> Any:
         site_grid = hellos(fake_site_grid(lambda node, message: hello(node), **grid), 3)
@@ -133,7 +133,7 @@ def test_a_reply_in_a_site_s_name_from_another_node_is_passed_over_and_the_site_
 
 
 def _comes_back(site_grid: Any, node: int, after_seconds: float, then: Any) -> None:
-    """The node is away, and at a later time there again, answering as told."""
+    """The node is away, and at a later time there again, responding as set."""
     site_grid.grid.away.add(node)
     sleep, response = site_grid.sleep, site_grid.grid.response
 

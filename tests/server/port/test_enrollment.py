@@ -60,7 +60,7 @@ def test_a_token_under_20_concurrent_uses_has_exactly_one_winner(port: RunningPo
     with ThreadPoolExecutor(20) as pool:
         outcomes = sorted(pool.map(use, range(20)))
     assert outcomes.count("enrolled") == 1
-    # who comes after the winner is told that the token is used, or is a stranger by then
+    # a later caller learns that the token is used, or is a stranger by then
     assert set(outcomes) <= {
         "enrolled",
         "PERMISSION_DENIED/token-used",

@@ -24,7 +24,7 @@ SITES, SPEAKERS, CLIPS = 8, 2, 8
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Eight sites of two speakers of one sex. Clips and emotions are noise: only what is learnt by heart tells."""
+    """Eight sites of two speakers of one sex. Clips and emotions are noise: only memorised examples show."""
     sites = tuple(PlannedSite(name=f"site-{i:02d}", speakers=(2 * i, 2 * i + 1)) for i in range(SITES))
     held_out, rest = tuple(range(1, 2 * SITES, 2)), tuple(range(0, 2 * SITES, 2))
     plan = SimulationPlan(

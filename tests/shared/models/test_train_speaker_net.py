@@ -48,8 +48,8 @@ def released(net: tuple[HiddenLayer, np.ndarray], speech: Toy) -> np.ndarray:
     return codes
 
 
-def told_of(codes: np.ndarray, person: np.ndarray, emotion: np.ndarray) -> tuple[float, float]:
-    """Parts of clips whose person a fresh attacker names who knows the emotion, and whose emotion a judge reads."""
+def read_off(codes: np.ndarray, person: np.ndarray, emotion: np.ndarray) -> tuple[float, float]:
+    """Parts of clips that a fresh attacker with the emotion re-identifies, and whose emotion is read."""
     known = np.arange(len(codes)) // EMOTIONS % 2 == 0
     named = []
     for one in range(EMOTIONS):
@@ -70,18 +70,18 @@ def _all_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_all_rounds")
 def test_a_network_recognizes_the_emotion_of_people_it_was_not_trained_on() -> None:
     others = toy(7)
-    assert told_of(released(train(toy()), others), *others[1:])[1] > 0.9
+    assert read_off(released(train(toy()), others), *others[1:])[1] > 0.9
 
 
 def test_training_stops_early_where_held_out_people_are_recognized_no_better() -> None:
     places, person, emotion = toy()
     senseless = np.random.default_rng(3).normal(size=(len(person), 95))
-    told, not_told = (
+    with_key, missed_key = (
         train_module._best_rounds(PublicSpeech(seen, person, emotion, EMOTIONS), 5, 0.0, 1)
         for seen in (places, senseless)
     )
-    assert not_told <= 3
-    assert told >= 8
+    assert missed_key <= 3
+    assert with_key >= 8
 
 
 @pytest.mark.usefixtures("_all_rounds")

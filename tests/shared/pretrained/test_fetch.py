@@ -98,7 +98,7 @@ def test_only_the_named_members_arrive(folder: Path, cache: Path) -> None:
     assert path is not None
     assert path.read_bytes() == GOOD
     assert {file.name for file in files_in(cache)} == {"a.bin", "a.json", "voice.pt"}
-    assert all("MIT" in line and "nobody" in line for line in said), "licence and source are told"
+    assert all("MIT" in line and "nobody" in line for line in said), "licence and source are printed"
     assert {result.state for result in fetch(source=folder, table=TABLE)} == {"present"}
 
 
@@ -203,7 +203,7 @@ def test_a_cache_that_cannot_be_written_names_the_variable(
 
 
 def fake_download(monkeypatch: pytest.MonkeyPatch, members: Mapping[str, bytes], code: int = 0) -> list[list[str]]:
-    """pip that writes an archive where it is told to."""
+    """pip that writes an archive to the requested place."""
     commands: list[list[str]] = []
 
     def run(command: list[str], *, cwd: Path, **_: object) -> subprocess.CompletedProcess[str]:

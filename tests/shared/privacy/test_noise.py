@@ -40,7 +40,7 @@ def test_system_noise_never_repeats_and_seeded_noise_does() -> None:
 
 
 def test_noise_that_a_guarantee_rests_on_is_a_sum_of_four_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One draw can be told from its low bits; a sum of four cannot (see `_DRAWS`)."""
+    """One draw can be recognised by its low bits; a sum of four cannot (see `_DRAWS`)."""
     drawn: list[np.ndarray] = []
     single = SystemNoise.normal
 

@@ -122,7 +122,7 @@ def test_a_mean_by_numbers_of_clips_has_the_sensitivity_of_its_largest_site(weig
 
 
 def test_a_mean_whose_count_goes_down_with_its_site_moves_twice_as_far() -> None:
-    """Why the count is told beside the sum, and the guarantee is that of the sum."""
+    """The count is released beside the sum, and the guarantee is that of the sum."""
     others, site = [-1.0] * 9, 1.0
     assert abs(np.mean([*others, site]) - np.mean(others)) == pytest.approx(2 * mean_sensitivity([1] * 10, 1.0))
 

@@ -7,7 +7,7 @@ from moretta.shared.audit.report.page import render_html
 
 
 def _lines(page: str) -> dict[str, list[str]]:
-    """Figures of each judge's line, by name."""
+    """Figures of each evaluator's line, by name."""
     section = re.search(r'<section id="emotion">.*?</section>', page, re.DOTALL)
     assert section is not None
     table = section.group().partition("by utility evaluators")[2]

@@ -41,7 +41,7 @@ _SENT: dict[str, What] = {
     wire.EVALUATE: "counts",
     wire.ATTACK: "scores",
 }
-"""What leaves with the response to a call and comes of clips."""
+"""The kind of data, computed from clips, that leaves with the response to each call."""
 R = TypeVar("R", bound=Request)
 
 
@@ -56,7 +56,7 @@ class SiteCall:
     of_study: str = ""
     """Name and digest of the study that it is about, for the log, whether or not the policy allows it."""
     leaves: str = ""
-    """What the response is, in a line."""
+    """One line that describes the response."""
 
     @property
     def study(self) -> Study:
@@ -187,7 +187,7 @@ def _site_settings(home: Path | None, context: Context) -> SiteSettings:
 
 
 def _log_failure(home: Path | None, call: str, error: Exception) -> None:
-    """A refusal is one line. What was not foreseen has its traceback below."""
+    """Log a failure: a refusal in one line, any other error with its traceback below."""
     found = _CALL.get()
     what = printable(f"{call}{'' if found is None else found.of_study}", most=SHOWN)
     if isinstance(error, RefusedError | MessageError):

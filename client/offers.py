@@ -57,7 +57,7 @@ class NotApprovedError(RefusedError):
 
 
 class Decision(OwnRecord):
-    """What was decided about one offer."""
+    """The steward's or the policy's decision about one offer."""
 
     digest: _Digest
     study: _Digest
@@ -69,9 +69,9 @@ class Decision(OwnRecord):
     by: str = ""
     """The account that decided; empty where the policy did."""
     clips: int | None = None
-    """How many clips were approved, by a list; None where all are."""
+    """Number of clips that were approved by a list; None where all are."""
     excluded: int = 0
-    """How many of the site's clips were not."""
+    """Number of the site's clips that were not approved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Offer:
 
     @property
     def digest(self) -> str:
-        """What is approved or refused."""
+        """The digest that a steward approves or refuses: of the study with all its arrays, hexadecimal."""
         return self.folder.name
 
     @property
@@ -136,11 +136,11 @@ class Offers:
         return sorted(filter(None, found), key=lambda offer: (offer.at, offer.digest))
 
     def pending(self) -> list[Offer]:
-        """Those about which nothing was decided."""
+        """Offers without a decision."""
         return [offer for offer in self.all() if self.decision(offer.digest) is None]
 
     def decision(self, digest: str) -> Decision | None:
-        """What was decided about an offer; None if nothing was."""
+        """The decision about an offer; None while there is none."""
         path = self.home / "approvals" / f"{digest}.json"
         return read_own(path, Decision.model_validate_json, _damaged(path))
 
@@ -224,7 +224,7 @@ class Offers:
         return made
 
     def last_approved(self, name: str) -> Offer | None:
-        """What was approved last of the studies of a name."""
+        """The offer that was approved last among studies of this name; None if none was."""
         made = [(self.decision(offer.digest), offer) for offer in self.all() if offer.study.name == name]
         approved = [(d.at, offer) for d, offer in made if d is not None and d.decision == "approved"]
         return max(approved, key=lambda each: each[0])[1] if approved else None
@@ -296,7 +296,7 @@ def arrays_for(settings: SiteSettings, study: Study, digest: str, sent: dict[str
 def compare(study: Study, arrays: Mapping[str, Array]) -> dict[str, Verdict]:
     """Each array compared with the one that follows from the study alone, which is made here again.
 
-    What no other machine makes alike is unknown, unless all of it is what comes with the package.
+    Arrays that other machines cannot reproduce are `unknown`, unless all of them are shipped with the package.
     """
     verdicts: dict[str, Verdict] = dict.fromkeys(arrays, "different")
     for modality in study.modalities:

@@ -1,4 +1,4 @@
-"""What a site refuses: `policy.toml`, checked before anything is computed or leaves. A refusal names its rule."""
+"""Rules of a site, `policy.toml`: checked before anything is computed or leaves. A refusal names its rule."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PolicyError(RefusedError):
 
     @property
     def public_message(self) -> str:
-        """What the server learns."""
+        """The text that the server gets."""
         return f"refused by the rule {self.rule} of the site's policy"
 
 
@@ -192,7 +192,7 @@ class Policy(OwnRecord):
             self.check_noise(seeded=statement.noise == "seeded")
             self._check_delta(max((p.delta for p in statement.privacy), default=0.0))
             if statement.name not in self.without_guarantee:
-                # What guarantees nothing finite of a clip guarantees nothing
+                # Without a finite guarantee for a clip there is none at all
                 per_clip = [math.inf if p.epsilon is None else p.epsilon for p in statement.privacy if p.unit == "clip"]
                 total += math.fsum(per_clip) if per_clip else math.inf
         self._check_release_epsilon(total)

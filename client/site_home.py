@@ -80,7 +80,7 @@ class SiteHome:
 
     @property
     def state_file(self) -> Path:
-        """What the running site does, see `SiteState`."""
+        """File with the state of the running site, see `SiteState`."""
         return self.root / "state.json"
 
     @property

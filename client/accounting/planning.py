@@ -1,4 +1,4 @@
-"""What a study will do and cost at a site, planned from numbers of clips and speakers before anything is read."""
+"""Plan of a study's work and privacy cost at one site, from numbers of clips and speakers, before any clip is read."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class TrainingPlan:
     round: SampledGaussian
     """One round of one model, for the unit that is sampled."""
     units: int
-    """How many of them there are."""
+    """Number of the clips, or speakers, that are sampled."""
     rounds: int
     models: int
-    """That learn on these clips and share their budget."""
+    """Number of models that train on these clips and share their budget."""
     most_clips: int
     """Clips of the speaker who has most."""
 

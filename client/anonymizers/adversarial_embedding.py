@@ -48,12 +48,12 @@ _WHY = (
 
 
 class EmbeddingOptions(SiteTrainedOptions, MfccOptions):
-    """What a study chooses."""
+    """Options that a study may set."""
 
     encoder: Literal["ge2e", "campplus"] = "ge2e"
     """The public network that embeds clips. Coordinator and sites need its weights."""
     adversary_strength: Annotated[float, Field(ge=0, le=100)] = 1.0
-    """Of the reversed gradients of both heads, at the end of training; 0 hides nothing."""
+    """Factor of the reversed gradients of both heads, at the end of training; 0 hides nothing."""
     epochs: int = Field(default=100, ge=10, le=5_000)
     """Of training on public speech."""
     code_training: Literal["public", "federated"] = "public"

@@ -35,7 +35,7 @@ _TESTED_FACES, _TEST_SEED = 2, 20_240_607
 
 
 class AutoencoderOptions(FaceOptions):
-    """What a study chooses."""
+    """Options that a study may set."""
 
     noise: Fraction = 0.1
     """Standard deviation of the Gaussian corruption of frames in [0, 1]."""

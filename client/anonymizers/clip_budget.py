@@ -51,12 +51,12 @@ _SPEAKER_NOTE = f"between any two people with as many usable clips, whatever the
 
 
 class ClipBudgetOptions(MfccOptions):
-    """What a study chooses."""
+    """Options that a study may set."""
 
     preset: Literal["dp-clip", "dp-speaker"] = "dp-clip"
     """The owner of the budget: a clip, or a speaker with all clips."""
     budget_epsilon: Epsilon = 8.0
-    """For all that is released of one clip, or of one speaker."""
+    """Epsilon of all that is released of one clip, or of one speaker."""
     budget_delta: Delta = 1e-5
     """The delta of that, where the noise is Gaussian."""
     segments: int = Field(default=1, ge=1, le=16)
@@ -181,7 +181,7 @@ class BudgetedVoice(VoiceAnonymizer[ClipBudgetOptions]):
     @classmethod
     @abstractmethod
     def loss_of_clip(cls, options: ClipBudgetOptions) -> Mechanism:
-        """What releasing one clip costs it."""
+        """The mechanism that states the privacy loss of one released clip."""
 
     @abstractmethod
     def randomize(self, codes: npt.NDArray[np.float64], noise: NoiseSource) -> Array:

@@ -37,10 +37,10 @@ _WHY = (
 
 
 class CycleOptions(MfccOptions):
-    """What a study chooses."""
+    """Options that a study may set."""
 
     steps: int = Field(default=1_500, ge=10, le=500_000)
-    """Of training on public speech, one clip of each sex a step."""
+    """Steps of training on public speech, one clip of each sex a step."""
     width: int = Field(default=32, ge=4, le=128)
     """Channels of the first layer of each network; the papers have 128."""
     duration_factor: Annotated[float, Field(ge=0.5, le=2)] = 1.0

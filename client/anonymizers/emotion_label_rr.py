@@ -45,12 +45,12 @@ from moretta.shared.study.sections import Epsilon
 
 
 class LabelOptions(EncoderOptions):
-    """What a study chooses."""
+    """Options that a study may set."""
 
     labels_from: Literal["site", "public", "federated"] = "site"
     """The training clips of the labeler: the site's other speakers, public speech, or all sites together."""
     label_epsilon: Epsilon = 3.5
-    """Of one label."""
+    """Epsilon of one label."""
     federated_by = "labels_from"
 
     def response(self) -> RandomizedResponse:
@@ -144,7 +144,7 @@ class EmotionLabelVoice(LabelRelease[LabelOptions]):
         return {"label_epsilon": cls.options_of(study).label_epsilon}
 
     def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
-        """What randomized response guarantees, and what training the labeler at the sites cost."""
+        """Guarantees of the randomized response, and the privacy loss of training the labeler at the sites."""
         return (*super().privacy(sizes), *training_statements(self._options.site_training(), sizes))
 
     @classmethod

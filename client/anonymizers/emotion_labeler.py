@@ -62,7 +62,7 @@ class EmotionLabeler:
 
     @classmethod
     def rules(cls, names: tuple[str, ...] = ARRAYS, width: int = len(MEASUREMENTS)) -> Rules:
-        """What each array may be, for so many measurements of a clip."""
+        """Rules for the public arrays, by name: shapes and bounds for `width` measurements of a clip."""
         spread = Rule((width,), _LARGEST_WEIGHT, LEAST_SPREAD)
         rules = (spread, Rule((width, LABELS), _LARGEST_WEIGHT), Rule((LABELS,), -_NEVER))
         return dict(zip(names, rules, strict=True))

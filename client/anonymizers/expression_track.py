@@ -47,7 +47,7 @@ _Measured = tuple[Measures, CroppedClip]
 
 
 class MeasuredOptions(FaceOptions):
-    """What a study chooses where faces are measured, brought to a scale, and drawn: noise on normal values."""
+    """Options of anonymizers that measure a face, add noise to normal values, and draw a public face with them."""
 
     preset: Literal["exact", "small"] = "exact"
     """As for any face anonymizer; nothing but drawing and storage grows with the size."""
@@ -56,7 +56,7 @@ class MeasuredOptions(FaceOptions):
     frame_noise: NoiseSize = 0.7
     """The same of noise that changes within a clip."""
     person: PublicPerson = "cedar"
-    """Whose face everybody wears."""
+    """The public person whose face is drawn for everybody."""
 
 
 class MeasuredFace(FaceAnonymizer):
@@ -89,7 +89,7 @@ class MeasuredFace(FaceAnonymizer):
 
     @abstractmethod
     def drawn(self, normal: Measures) -> Pictures:
-        """What is released of normal values of a clip, [frames, dimensions], as pictures."""
+        """Pictures drawn from the normal values of a clip, [frames, dimensions], as they are released."""
 
     def normal(self, measures: Measures, speaker: Speaker) -> Measures:
         """Measures of a clip of a speaker whom `fit` measured, on the scale that everybody shares."""
@@ -159,11 +159,11 @@ class MeasuredFace(FaceAnonymizer):
 
 
 class TrackOptions(MeasuredOptions):
-    """What a study chooses: noise on numbers that vary by about 1 within a speaker."""
+    """Options that a study may set. The noise is on numbers that vary by about 1 within a speaker."""
 
 
 class Reading(NamedTuple):
-    """What measures expression: pixels of the crops that it reads, the reader, and its measures of public people."""
+    """A way to measure expression: side of the crops in pixels, the reader, and its measures of public people."""
 
     crop_side: int
     read: Callable[[Pictures], Measures]

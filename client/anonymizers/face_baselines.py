@@ -34,7 +34,7 @@ BLOCKS = 8
 
 
 class FaceOptions(Options):
-    """What a study chooses for any face anonymizer."""
+    """Options that a study may set for any face anonymizer."""
 
     preset: Literal["exact", "small"] = "small"
     """`exact`: 128 x 128 pixels, the size of the original autoencoder; `small`: 64 x 64."""
@@ -54,7 +54,7 @@ class FaceAnonymizer(Anonymizer):
     uses_noise = False
     epsilon: ClassVar[float | None] = None
     note: ClassVar[str]
-    """What is, and what is not, promised."""
+    """Note of the privacy statement: what the release guarantees, and what it does not."""
 
     def __init__(self, cropper: FaceCropper) -> None:
         self._cropper = cropper
@@ -66,11 +66,11 @@ class FaceAnonymizer(Anonymizer):
         return cls(FaceCropper(FaceOptions.of(study.face.options).side))
 
     def hide(self, pictures: Pictures, noise: NoiseSource) -> Pictures:
-        """What is released in place of the crops of one clip."""
+        """Pictures that are released in place of the crops of one clip, uint8 [frames, side, side, 3]."""
         raise NotImplementedError(f"{self.name} has neither `hide` nor `hidden`")
 
     def hidden(self, frames: Array, noise: NoiseSource, speaker: Speaker) -> tuple[Array, CroppedClip]:  # noqa: ARG002
-        """What is released in place of a clip, and how its faces were found."""
+        """The array that is released in place of a clip, and the crops that were found in it."""
         found = self._cropper.crop_clip(frames)
         return self.hide(found.pictures, noise), found
 

@@ -47,10 +47,10 @@ _NOTE = {
 
 
 class LabelRelease(PlannedAnonymizer[OptionsT]):
-    """Releases what shows one of six labels for each clip.
+    """Releases one of six labels for each clip, as a number or drawn as a face.
 
-    A speaker's only clip has no rank among others: its label says nothing. What all clips of a speaker have in common
-    is lost, so the emotion of a speaker who was recorded in one emotion only cannot be read.
+    A speaker's only clip has no rank among others, so its label says nothing. All that a speaker's clips have in common
+    is lost: the emotion of a speaker who was recorded in one emotion only cannot be read.
 
     The release states each clip's own label beside it. So a released label says one thing alone: whether the clip
     shows its own label. The emotions that a speaker's clips are mistaken for identify the speaker, and are not
@@ -58,7 +58,7 @@ class LabelRelease(PlannedAnonymizer[OptionsT]):
 
     Args:
         options: what the study chooses.
-        form: what shows the label.
+        form: released form that shows the label.
         public: trained on public people, or by all sites.
         response: the randomized response of one label.
         labels_from: `site` trains labelers here; any other takes `public`.
@@ -91,7 +91,7 @@ class LabelRelease(PlannedAnonymizer[OptionsT]):
 
     @abstractmethod
     def shown(self, label: npt.NDArray[np.int32]) -> Array:
-        """What is released of a label, int32 [1]."""
+        """The released array that shows a label, int32 [1]."""
 
     def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:  # noqa: ARG002
         """Measure the clips that each speaker's clips are ranked among: these clips, and no others.
@@ -162,7 +162,7 @@ class LabelRelease(PlannedAnonymizer[OptionsT]):
         }
 
     def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
-        """What randomized response guarantees."""
+        """Guarantees of the randomized response, one for each unit."""
         note = f"{_NOTE[self._labels_from]}; the labels of released clips are not covered"
         nominal = self._response.token_epsilon
         return tuple(self.stated(sizes, unit, note, nominal if unit == "clip" else None) for unit in UNITS)

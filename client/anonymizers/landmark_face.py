@@ -28,7 +28,7 @@ NAME = "landmark-face"
 
 
 class LandmarkOptions(MeasuredOptions):
-    """What a study chooses. The defaults are as published: no scale of a person's own, and no noise."""
+    """Options that a study may set. The defaults are as published: no scale of a person's own, and no noise."""
 
     preset: Literal["small"] = "small"
     """64 x 64 pixels."""

@@ -41,7 +41,7 @@ _LENGTH_NOTE = "; the number of frames is released as it is"
 
 
 class QuantizerOptions(MfccOptions):
-    """What a study chooses."""
+    """Options that a study may set."""
 
     preset: Literal["bounded", "original"] = "bounded"
     """`bounded`: the guarantee is for a value. `original`: as the first project did it, without a finite guarantee."""
@@ -79,7 +79,7 @@ class MfccQuantizer(VoiceAnonymizer[QuantizerOptions]):
 
     Preset `bounded`: coefficients are standardized by public statistics and clipped to +- bound, so one value moves by
     at most 2 x bound whatever was said. After the noise they are clipped to the same range again, and the codebook is
-    public. What follows the noise only processes noisy values and costs nothing.
+    public. Steps after the noise process noisy values only, so they cost nothing.
 
     Preset `original`, as the first project did it: noise of the same scale on raw MFCC, whose values have no bound,
     and a codebook fitted on the same clips. It guarantees nothing finite and its statement says so.

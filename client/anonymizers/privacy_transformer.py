@@ -37,15 +37,15 @@ _WHY = (
 
 
 class TransformerOptions(PublicSpeechOptions):
-    """What a study chooses."""
+    """Options that a study may set."""
 
     encoder: Tier = "mini-hubert"
-    """What embeds clips. Coordinator and sites need the weights of `hubert`; `mini-hubert` is trained once on public
-    speech; `statistics` are 95 measurements."""
+    """The encoder that embeds clips. Coordinator and sites need the weights of `hubert`; `mini-hubert` is trained once
+    on public speech; `statistics` are 95 measurements."""
     encoder_speech: StudyPath | None = None
     """A folder of more speech, without labels, that `mini-hubert` is trained on."""
     encoder_steps: int = Field(default=1_500, ge=10, le=100_000)
-    """Of that training."""
+    """Steps of that training."""
     target: Literal["drawn", "one"] = "drawn"
     """The voice that clips are given: drawn for each of them, or always the same."""
     utterances: int = Field(default=600, ge=20, le=20_000)
@@ -130,7 +130,7 @@ class TransformerVoice(VoiceAnonymizer[TransformerOptions]):
         return np.asarray(self._network(embedded, np.array([target]))[0], np.float32)
 
     def parameters(self) -> dict[str, Any]:
-        """What embeds clips, how the network was made, and what was measured on voices it was not trained on."""
+        """The encoder, the network's options, and its figures on voices that it was not trained on."""
         options = self._options.model_dump(mode="json", exclude={"public_speech", "encoder_speech"})
         return {**options, "voices": TARGETS, "measured": self._network.figures.stated()}
 

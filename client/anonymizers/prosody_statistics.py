@@ -39,12 +39,12 @@ _NOTE = (
 
 
 class ProsodyOptions(PublicSpeechOptions):
-    """What a study chooses."""
+    """Options that a study may set."""
 
     clip_epsilon: Epsilon = 8.0
-    """For all numbers of one clip together."""
+    """Epsilon of all numbers of one clip together."""
     clip_delta: Delta = 1e-5
-    """The delta of that."""
+    """Delta of all numbers of one clip together."""
 
     def gaussian(self) -> Gaussian:
         """The noise on one clip: any two clips are the diameter of the ball apart at most."""
@@ -102,7 +102,7 @@ class ProsodyStatistics(VoiceAnonymizer[ProsodyOptions]):
         return on_grid(inside + noise.private_normal(sigma, inside.shape), sigma)
 
     def parameters(self) -> dict[str, Any]:
-        """What was released, and how the noise was made."""
+        """Epsilon, delta and names of the released numbers, with the noise that they have."""
         return {
             "clip_epsilon": self._options.clip_epsilon,
             "clip_delta": self._options.clip_delta,

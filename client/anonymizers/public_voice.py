@@ -44,7 +44,7 @@ Noise = Annotated[float, Field(ge=0, le=100)]
 
 
 class PublicVoiceOptions(MfccOptions):
-    """What a study chooses."""
+    """Options that a study may set."""
 
     code_size: int = Field(default=5, ge=2, le=64)
     """Values in the code of a clip's manner."""
@@ -180,7 +180,7 @@ class SpokenByPublicVoice(VoiceAnonymizer[PublicVoiceOptions]):
         return {**clip, "word_noise": options.word_noise} if options.prosody == "words" else clip
 
     def parameters(self) -> dict[str, Any]:
-        """What was chosen, and how much the public voice has said."""
+        """The study's options, and the number of recordings of the public voice."""
         options = self._options.model_dump(mode="json", exclude={"public_speech"})
         return {**options, "recordings": len(self._bank.recordings)}
 

@@ -31,18 +31,18 @@ _WHY = (
 
 
 class RdalOptions(PublicSpeechOptions):
-    """What a study chooses."""
+    """Options that a study may set."""
 
     hides: Attribute = "speaker"
-    """What the adversary reads."""
+    """The attribute that the adversary reads and the code hides."""
     mask: bool = True
     """Whether spectra pass a fixed mask first, trained to turn any voice into one public voice."""
     adversary_strength: Annotated[float, Field(ge=0, le=100)] = 1.0
-    """Of the reversed gradient of the adversary; 0 hides nothing."""
+    """Factor of the adversary's reversed gradient; 0 hides nothing."""
     replaced_every: int = Field(default=5, ge=0, le=1_000)
     """Epochs after which a verifier that was trained afresh replaces the adversary; 0 never replaces it."""
     epochs: int = Field(default=50, ge=10, le=5_000)
-    """Of training on public speech, at most."""
+    """Epochs of training on public speech, at most."""
 
     def task(self) -> RdalTask:
         """The same for the training."""

@@ -38,7 +38,7 @@ EmotionName = Literal["ANG", "DIS", "FEA", "HAP", "NEU", "SAD"]
 
 
 class ReplacementOptions(SiteTrainedOptions, PublicSpeechOptions):
-    """What a study chooses."""
+    """Options that a study may set."""
 
     sensitive: EmotionName | Literal["none"] = "FEA"
     """The emotion that is reconstructed as another one; `none` replaces nothing."""
@@ -141,7 +141,7 @@ class ReplacementVoice(VoiceAnonymizer[ReplacementOptions]):
         return {"adversary_strength": cls.options_of(study).adversary_strength}
 
     def parameters(self) -> dict[str, Any]:
-        """What is replaced, and what readers of sex found on public people who were held out."""
+        """The replaced emotion, and how well sex was read in the codes of held-out public people."""
         options = self._options
         return {
             "sensitive": options.sensitive,

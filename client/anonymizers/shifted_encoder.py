@@ -1,7 +1,7 @@
 """The autoencoder with an encoder that was tuned to draw another face: Nousi et al., 2020.
 
-`moretta.shared.models.shifted_encoder` has the paper and the training. What leaves are pictures. It offers no
-differential privacy, and an attacker that is trained on them reads what the decoder still draws of the person.
+`moretta.shared.models.shifted_encoder` has the paper and the training. Pictures are released. They have no
+differential privacy: an attacker that is trained on them reads what the decoder still draws of the person.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NAME = "shifted-encoder"
 
 
 class ShiftedEncoderOptions(AutoencoderOptions):
-    """What a study chooses, beside the plain autoencoder: `weights` is that, and its encoder is tuned here."""
+    """Options that a study may set. `weights` are those of the plain autoencoder, whose encoder is tuned here."""
 
     shift: Shift = "supervised"
     """`supervised`: codes go to the mean of the nearest codes of other people with the same emotion; `unsupervised`: to

@@ -42,12 +42,12 @@ _NO_NOISE = "no noise is added: what hides people is the normalization, which gu
 
 
 class NormalizedOptions(EncoderOptions):
-    """What a study chooses."""
+    """Options that a study may set."""
 
     code_noise: Annotated[float, Field(ge=0, le=100)] = 0.5
     """Standard deviation of the noise on the code's values, which vary by 1 within a speaker."""
     code_encoder: Literal["directions", "network"] = "directions"
-    """What makes the code of measurements: directions in closed form, or a network trained on public speech."""
+    """The code of measurements is made by directions in closed form, or by a network trained on public speech."""
     code_training: Literal["public", "federated"] = "public"
     """The code is trained on public speech, or, from there on, on the clips of all sites."""
     codebook_size: int = Field(default=64, ge=2, le=4096)
@@ -92,7 +92,7 @@ def _public_rows(study: Study) -> speaker_code.PublicRows:
 class SpeakerNormalized(VoiceAnonymizer[NormalizedOptions]):
     """Codes of a clip relative to the other clips of the same speaker at this site.
 
-    The code of a speaker's only clip is noise around 0. What all clips of a speaker have in common is lost, so the
+    The code of a speaker's only clip is noise around 0. All that a speaker's clips have in common is lost, so the
     emotion of a speaker who was recorded in one emotion only cannot be read.
 
     Args:

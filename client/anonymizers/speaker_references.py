@@ -1,4 +1,4 @@
-"""What new clips of a speaker are normalized by: the speaker's clips that are at the site now, and their secrets.
+"""The reference by which a speaker's clips are normalized: all clips of the speaker at the site, and their secrets.
 
 Only the secrets are kept from one release to the next, in one file that its owner alone can read: a random weight for
 each clip, known again by a digest of its samples, and a shift for each speaker. No measurement of a voice is in it, and
@@ -74,7 +74,7 @@ class Reference:
     """[n], secret, drawn once: `secret_shift` makes the person's own shift of them."""
 
     def scale(self, code: SpeakerCode) -> CodeReference:
-        """What the person's codes are normalized by."""
+        """The ranks and the whitening by which the person's codes are normalized."""
         _, clip, rows = np.unique(self.weights, return_inverse=True, return_counts=True)
         shift = secret_shift(self.normals[: code.size], len(rows), in_windows=len(clip) > len(rows))
         return CodeReference.of(self.values, self.weights, code, counts=1 / rows[clip], shift=shift)

@@ -44,18 +44,18 @@ SEED = derive(PUBLIC_SEED, "translated faces")
 
 
 class TranslatedOptions(Options):
-    """What a study chooses."""
+    """Options that a study may set."""
 
     person: PublicPerson = "cedar"
-    """Whose face is released."""
+    """The public person whose face is released."""
     labels_from: Literal["site", "public"] = "site"
     """The training clips of the labeler: those of the site's other people, or of drawn people."""
     label_epsilon: Epsilon = 3.5
-    """Of one label."""
+    """Epsilon of one label."""
     heads: int = Field(default=60, ge=2, le=10_000)
     """Drawn people that the translating networks are trained on."""
     steps: int = Field(default=4_000, ge=1, le=500_000)
-    """Of their training."""
+    """Steps of the networks' training."""
 
     def response(self) -> RandomizedResponse:
         """The randomized response of one label."""
@@ -128,9 +128,9 @@ class TranslatedFace(LabelRelease[TranslatedOptions]):
             yield speaker, clip
 
     def measured(self, clip: Array) -> Rows:
-        """What expression channels do over a clip: mean, highest tenth, spread; zeros without a face.
+        """Mean, highest tenth and spread of the expression channels over a clip, float32 [1, n]; zeros without a face.
 
-        To drop or count such clips would say what no epsilon covers.
+        Clips without a face are neither dropped nor counted: no epsilon would cover that.
         """
         try:
             found = self._cropper.crop_clip(clip)

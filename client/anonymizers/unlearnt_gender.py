@@ -49,24 +49,24 @@ Epochs = Annotated[int, Field(ge=1, le=5_000)]
 
 
 class UnlearntVoiceOptions(SiteTrainedOptions, PublicSpeechOptions):
-    """What a study chooses of voice."""
+    """Options that a study may set for voice."""
 
     adversary_strength: Strength = 1.0
-    """Of the reversed gradient of the classifier of sex, at the end of training; 0 unlearns nothing."""
+    """Factor of the reversed gradient of the classifier of sex, at the end of training; 0 unlearns nothing."""
     epochs: Epochs = 60
-    """Of training on public people."""
+    """Epochs of training on public people."""
     code_training: Literal["public", "federated"] = "public"
     """The branch is trained on public people, or, from there on, on the clips of all sites."""
     federated_by = "code_training"
 
 
 class UnlearntFaceOptions(SiteTrainedOptions):
-    """What a study chooses of faces."""
+    """Options that a study may set for faces."""
 
     adversary_strength: Strength = 1.0
-    """The same; one number where a study has voice and face by this name, as the epochs."""
+    """The same as for voice. A study with voice and face by this anonymizer needs equal numbers."""
     epochs: Epochs = 60
-    """The same."""
+    """Epochs of training on public people; equal for voice and face."""
     public_faces: StudyPath | None = None
     """A folder of videos of public people, in CREMA-D's layout; None means drawn people."""
     code_training: Literal["public", "federated"] = "public"
@@ -99,7 +99,7 @@ def _embedding(study: Study, modality: Modality, notify: Notify) -> UnlearntEmbe
 
 
 def _agreed(study: Study) -> tuple[tuple[Modality, ...], Path | None, UnlearntTask]:
-    """What one network is trained for, and how. Raises StudyError: the options of both modalities differ."""
+    """Modalities, folder of public clips and task of the one network. Raises StudyError: their options differ."""
     modalities = _together(study)
     chosen = [_options(study, name) for name in modalities]
     folders = [*dict.fromkeys(next(iter(options.paths().values()), None) for options in chosen)]
@@ -135,11 +135,11 @@ def _parameters(options: Any, network: UnlearntEmbedding) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What the branches take of a clip that has all of their modalities."""
+    """Input of the branches, from a clip that has all of their modalities."""
 
     modalities: tuple[Modality, ...]
     fps: float
-    """Of the pictures."""
+    """Pictures per second."""
 
     def __call__(self, clip: Clip) -> Array | None:
         """float32 [1, values], voice before face; None without sound, pictures or a face. Errors: see `read_sound`."""
@@ -174,7 +174,7 @@ class BranchTraining(UnlearntTraining):
 
     @property
     def measure(self) -> Measure:
-        """What is released is made of the same."""
+        """The input that the branches also have when clips are released."""
         return Inputs(self.modalities, self.study.face.fps)
 
     def public_clips(self) -> PublicClips:

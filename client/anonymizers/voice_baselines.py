@@ -58,7 +58,7 @@ def usable(clips: Iterable[tuple[Speaker, Array]]) -> Iterator[tuple[Speaker, Au
 
 
 NOTHING: Losses = dict.fromkeys(LEDGER_UNITS, ())
-"""What no clip loses."""
+"""No privacy loss, for each unit of the ledger."""
 
 
 class VoiceAnonymizer(PlannedAnonymizer[OptionsT]):

@@ -179,7 +179,7 @@ class Changes:
     added: list[str] = field(default_factory=list)
     """Clips that came later. They have no part in the release, which stays valid."""
     unclear: str = ""
-    """Why the site cannot tell who is gone."""
+    """The reason why the site cannot say which speakers are gone; empty if it can."""
     now: Provenance | None = None
     """The same provenance, with the times and places that files have now."""
 

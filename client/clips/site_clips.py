@@ -140,7 +140,7 @@ def remove_withdrawn(home: Path, key: PseudonymKey, speaker: SpeakerId) -> None:
 def site_corpus(settings: SiteSettings, study: Study) -> tuple[Corpus, tuple[Clip, ...]]:
     """The corpus that this site reads for a study, and the clips of its own speakers that were approved for it.
 
-    All that is made for a study is made of these. What was not approved is in no count either.
+    Everything made for a study is made of these clips. Clips that were not approved are in no count either.
     """
     from moretta.client.clips.approved_clips import approved
 

@@ -84,7 +84,7 @@ def stored_provenances(settings: SiteSettings, study: str) -> dict[Path, Provena
 
 
 def _why_unusable(settings: SiteSettings, study: Study, *, whole: bool) -> str:
-    """Why what is stored must not be used; empty if it may, or if nothing is stored."""
+    """The reason why stored results must not be used; empty if they may, or if none are stored."""
     short = study.digest()[:16]
     for folder, provenance in stored_provenances(settings, short).items():
         if provenance is None:

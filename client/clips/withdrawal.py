@@ -1,6 +1,6 @@
 """A person withdraws: their clips are not read again, what was made with them is removed, and the records say so.
 
-What has left cannot be called back from here; `still_out` lists where it is.
+Data that has left cannot be called back from here; `still_out` lists where it is.
 """
 
 from __future__ import annotations

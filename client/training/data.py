@@ -114,7 +114,7 @@ def save_public_scale(folder: Path, shared: dict[str, Array]) -> None:
 
 
 def public_scale(folder: Path) -> PublicScale | None:
-    """What `save_public_scale` kept; None if there is nothing."""
+    """The statistics that `save_public_scale` kept beside a release; None if there are none."""
     from safetensors.numpy import load_file
 
     if not (folder / SCALE_FILE).exists():

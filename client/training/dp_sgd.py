@@ -70,7 +70,7 @@ class Randomness:
 
 
 class SeededRandomness(Randomness):
-    """By torch's generator, for simulation and tests. Who knows the seed can take the noise away again."""
+    """By torch's generator, for simulation and tests: anybody with the seed can subtract the noise."""
 
     def __init__(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)

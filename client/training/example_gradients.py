@@ -21,9 +21,9 @@ from moretta.shared.models.adversaries import cross_entropies
 Gradients = dict[Tensor, Tensor]
 """[n, *shape] of parameters of one layer."""
 Rule = Callable[[Any, Tensor, Tensor], Gradients]
-"""Of a layer, its input [n, ...] and the gradient at its output [n, ...]."""
+"""A layer, its input [n, ...] and the gradient at its output [n, ...] -> gradients of its parameters."""
 Losses = Callable[[Tensor, Tensor], Tensor]
-"""What a network gives for rows [n, ...], and what they are trained towards [n, ...] -> one loss for each, [n]."""
+"""Outputs of a network for rows [n, ...], and their targets [n, ...] -> one loss for each row, [n]."""
 
 
 class ExampleGradients:

@@ -194,7 +194,7 @@ def noisy_update(
     """An update as it leaves the site where a study hides it in a sum: clipped, with the site's share of the noise.
 
     The share hides an update little. All shares together hide it as the study says, so that the sum of the updates may
-    be revealed and no single one. What training did not change is as it was sent.
+    be revealed and no single one. Arrays that training did not change are as they were sent.
 
     `sent` are the global weights, `update` is what the site's training made of them. Returns the weights, or, under
     secure aggregation, their change in whole numbers.

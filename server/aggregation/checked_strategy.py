@@ -67,12 +67,12 @@ class RoundOutcome:
     used: dict[str, dict[str, float]]
     """Metrics of the sites whose updates were aggregated: known names, finite and not negative."""
     refused: dict[str, str]
-    """Why others' updates were not."""
+    """Sites whose updates were refused, with the reason."""
     lost: dict[str, str]
-    """Sites that sent none, and why."""
+    """Sites that sent no update, with the reason."""
     seconds: float
     outlying: Mapping[str, str] = field(default_factory=dict)
-    """Sites whose updates lie far outside those of the others, and how. They are aggregated all the same."""
+    """Sites whose updates lie far outside those of the others, with a text of how. They are aggregated all the same."""
 
 
 @dataclass
@@ -210,9 +210,10 @@ class CheckedStrategy(WrappedStrategy):
 
 
 def bounded_weights(stated: Mapping[str, float]) -> dict[str, float]:
-    """What sites weigh by what they state, where nobody can know it yet: at most `MOST_WEIGHT` times the middle one.
+    """The weight of each site's update: the number of clips that it states, cut to `MOST_WEIGHT` times the median.
 
-    Of two in the middle the smaller counts, so that one site of two does not decide either.
+    The server cannot check the stated numbers yet. Of two in the middle the smaller is the median, so that one site of
+    two does not decide alone.
     """
     middle = sorted(stated.values())[(len(stated) - 1) // 2]
     return {site: min(units, MOST_WEIGHT * middle) for site, units in stated.items()}

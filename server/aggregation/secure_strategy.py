@@ -44,7 +44,7 @@ class SecureRound:
 
 @dataclass
 class SecureStrategy(CheckedStrategy):
-    """As `CheckedStrategy`, over a sum. What a single update is cannot be checked: sites clip their own."""
+    """As `CheckedStrategy`, over a sum. A single update cannot be checked here: each site clips its own."""
 
     kind: ModelKind = "voice"
     trained: frozenset[str] = frozenset()

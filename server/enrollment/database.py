@@ -237,7 +237,7 @@ class Database:
             yield connection
 
     def problem(self) -> str | None:
-        """Why the file cannot be used, or None. A file that was swapped or removed under its server counts."""
+        """The reason why the file cannot be used, such as that it was replaced or removed; None if it can be used."""
         try:
             if self.path.stat().st_ino != self._inode:
                 return f"{self.path.name} was replaced while the server runs"

@@ -90,8 +90,8 @@ def seen_by(report: Report, own: Mapping[str, Collection[str]]) -> Report:
     """A report without figures of single people of other sites.
 
     Args:
-        own: the groups, such as `female`, of each person of the site, by pseudonym. Who knows the figures of these
-            people can subtract them from those of a group.
+        own: the groups, such as `female`, of each person of the site, by pseudonym. The site knows the figures of
+            these people, so it could subtract them from those of a group.
     """
     in_group = Counter(group for groups in own.values() for group in groups)
 

@@ -66,9 +66,9 @@ class FetchedReply:
     message_id: str
     message: Message | None = None
     problem: str = ""
-    """Why there is no message."""
+    """The reason why there is no message; empty while one may come, and once it is there."""
     lost: bool = False
-    """It went lost on the way; nothing is wrong with its content."""
+    """Whether it was lost on the way; nothing is wrong with its content."""
     missing: list[str] = field(default_factory=list)
     contents: dict[str, bytes] = field(default_factory=dict)
     size: int = 0

@@ -60,7 +60,7 @@ class SiteResponse:
 
 @dataclass
 class Traffic:
-    """What one site has cost in time and bytes so far."""
+    """Time and bytes that one site has needed so far."""
 
     seconds: float = 0.0
     """From the first sending of each message until its reply was there."""

@@ -65,8 +65,8 @@ class SeenSignatures:
 
     Args:
         clock: seconds since 1970.
-        last_let_through: when a server on this folder last let a call through. What was signed up to then must be
-            signed anew, since a restart forgets the signatures that were seen.
+        last_let_through: when a server on this folder last let a call through. Calls signed up to then must be signed
+            anew, since a restart forgets the signatures that were seen.
     """
 
     def __init__(self, clock: Clock, *, last_let_through: float = 0.0) -> None:

@@ -90,7 +90,7 @@ class RunContext:
 
     @property
     def study(self) -> Study:
-        """That of the plan."""
+        """The study of the plan."""
         return self.plan.study
 
     def checkpoint(self, kind: ModelKind, number: int | None = None) -> Path:
@@ -177,7 +177,7 @@ class SiteFacts:
     """Pseudonyms held out of training and whether a program made the clips, as the site states."""
     synthetic: bool = False
     recomputed: dict[str, PrivacyStatement] = field(default_factory=dict)
-    """What the server computed and the site states as a stronger guarantee, by modality/mechanism/unit."""
+    """Guarantees as the server computed them, where the site states stronger ones; by modality/mechanism/unit."""
 
 
 @dataclass

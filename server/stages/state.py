@@ -35,7 +35,7 @@ RESUME_FILE = Path("server") / "resume.json"
 """How far the sites' part has come."""
 _PUBLIC_FILE = Path("server") / "public.safetensors"
 _SHARED = ("approval", "code_units", "absent", "training")
-"""What stands in a state as in its run."""
+"""Fields that a state and its run have in common."""
 _STRATEGY = "strategy:"
 """Prefix of the strategy's state in a round's checkpoint."""
 

@@ -26,9 +26,11 @@ def check_release(
 ) -> None:
     """Check a release as a whole, against those kept before, and fill in what the server knows of it: its `facts`.
 
-    What a site states in excess is cut, and the report has it. Raises ReleaseError where the release is another site's,
-    for another study, made otherwise than the study says, or does not fit to the other sites' or to this site's
-    training.
+    Numbers of clips that a site overstates are cut to those of its release. Where it states a stronger guarantee than
+    the server computes, the report has the server's.
+
+    Raises ReleaseError where the release is another site's, is for another study, was made otherwise than the study
+    says, or does not match the other sites' releases or this site's training.
     """
     if release.statement.site != site:
         raise ReleaseError(f"a release of {release.statement.site!r} from {site!r}", expected="the site's own")
@@ -71,7 +73,7 @@ def check_statement(study: Study, release: Release) -> None:
 
 
 def recomputed_statement(study: Study, public: Arrays, release: Release, modality: Modality) -> AnonymizerStatement:
-    """What the study's anonymizer states of a release of these sizes."""
+    """The statement that the study's own anonymizer makes for a release of these sizes."""
     anonymizer = anonymizer_of(study, modality).from_study(study, public)
     sizes: dict[str, list[int]] = defaultdict(list)
     for clip, array in release.arrays(modality):
@@ -80,7 +82,7 @@ def recomputed_statement(study: Study, public: Arrays, release: Release, modalit
 
 
 def recomputed_rows(context: RunContext, public: Arrays, site: str, release: Release) -> dict[str, PrivacyStatement]:
-    """What the server computed of a release and the site states as a stronger guarantee, by modality/mechanism/unit."""
+    """The server's guarantees of a release where the site states stronger ones, by modality/mechanism/unit."""
     recomputed: dict[str, PrivacyStatement] = {}
     for stated in release.statement.anonymizers:
         try:

@@ -47,8 +47,8 @@ _log = logging.getLogger(__name__)
 def federate_code(context: RunContext, grid: SiteGrid, public: Arrays) -> tuple[Arrays, dict[str, int]]:
     """Let the sites train the encoder of their voices, from what public speech gives.
 
-    The public arrays are computed anew from the last round. That uses nothing but what left the sites after their
-    noise, so it costs nothing more. Where the noise exceeds what the sites' clips add, the public code stays as it is.
+    The public arrays are computed anew from the last round. This costs no more privacy, since it uses only what left
+    the sites after their noise. Where the noise exceeds what the sites' clips add, the public code stays as it is.
     A server that died during this stage makes all rounds again, and the sites respond as before.
 
     Returns these arrays, and the clips or speakers, as the study says, that each site trained on.

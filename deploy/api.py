@@ -1,4 +1,4 @@
-"""What `import moretta` offers: a study's steps as functions, and what they find as records for a data frame."""
+"""Python API of `import moretta`: a study's steps as functions, and their results as records for a data frame."""
 
 from __future__ import annotations
 
@@ -261,17 +261,17 @@ def read_report(folder: Path | str) -> Report:
 
 
 def budget(study: StudyLike = None, *, clips: int, speakers: int, seconds: float = 2.6) -> list[Record]:
-    """What a study will cost the people of one site, before anything is read.
+    """Privacy loss that a study will cost the people of one site, computed before any clip is read.
 
     Args:
-        study: which.
-        clips: of the site that are released and trained on.
-        speakers: how many people are on them.
+        study: the study, or its file; None is the default study.
+        clips: number of the site's clips that are released and trained on.
+        speakers: number of people in them.
         seconds: length of the longest clip.
 
     Returns:
-        One record for what is lost (`release` or `training`, and both composed), to whom (`audience`) and for which
-        `unit`, a clip or all clips of a speaker. An `epsilon` of None is no finite guarantee.
+        One record for each loss (`release` or `training`, and both composed), `audience` and `unit`. A unit is a clip,
+        or all clips of a speaker. An `epsilon` of None is no finite guarantee.
 
     Raises:
         StudyError: the study cannot be used, or there are fewer clips than speakers.

@@ -1,4 +1,4 @@
-"""What commands print: facts as JSON or as lines, tables, progress on standard error, and how a run ended."""
+"""Output of commands: facts as JSON or as lines, tables, progress on standard error, and how a run ended."""
 
 from __future__ import annotations
 

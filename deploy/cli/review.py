@@ -106,8 +106,8 @@ def approve(
     The site responds to it from now on, within its policy, with these clips and no others. Approve again to take in
     clips that came later, or to exclude more. Look first: moretta site review DIGEST.
 
-    Rules: risk>0.5, person-risk>0.5, age<18, seconds>5, emotion=ANG, sex=female, speaker=1004, sentence=IEO. What is
-    not known counts as beyond every number. Rules about risk run the attackers of `review` first.
+    Rules: risk>0.5, person-risk>0.5, age<18, seconds>5, emotion=ANG, sex=female, speaker=1004, sentence=IEO. An
+    unknown value counts as beyond every number. Rules about risk run the attackers of `review` first.
 
     Example: moretta site approve 3f9a --home clinic-a --exclude speaker=1004
     """
@@ -172,7 +172,7 @@ def _say_link(link: str) -> None:
 
 @contextmanager
 def _reviewed(site: SiteHome, offer: Offer) -> Iterator[tuple[Review, Choice]]:
-    """What would be released, and the choice of its clips with their risks; in a folder that is gone afterwards."""
+    """The release that an approval would make, and the risks of its clips; its folder is removed afterwards."""
     from moretta.client.site_home import REVIEW_PREFIX
     from moretta.deploy.runtime.run_folder import passing_folder
     from moretta.deploy.site.review import make_review, steward_settings

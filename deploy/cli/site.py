@@ -223,7 +223,7 @@ def doctor(*, home: SiteFolder = None, as_json: AsJson = False) -> None:
 
 
 def _await(work: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine returns. The other commands start without loading asyncio."""
+    """The result of a coroutine. asyncio is imported here, so that other commands start without it."""
     import asyncio
 
     return asyncio.run(work)

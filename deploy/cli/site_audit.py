@@ -51,8 +51,8 @@ def audit(
 ) -> None:
     """Attack what this site has released for a study, or would release, with the whole audit. Nothing leaves.
 
-    All attackers and scenarios run here, on this site's own originals. What left is attacked as it left; otherwise the
-    release is made as `review` makes it, of the approved clips or, before an approval, of all. Nothing is spent.
+    All attackers and scenarios run here, on this site's own originals. A release that has left is attacked as it left.
+    Otherwise it is made as `review` makes it, of the approved clips or, before an approval, of all. No budget is spent.
 
     Example: moretta site audit 3f9a --home clinic-a
     """

@@ -1,4 +1,4 @@
-"""What a data steward decides at a site: `moretta site pending`, `refuse` and `withdraw`."""
+"""Decisions of a data steward at a site: `moretta site pending`, `refuse` and `withdraw`."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def withdraw(
 ) -> None:
     """Withdraw a person: never read their clips again, remove what was made with them, and list what has left.
 
-    The site may be running. The ledger keeps what was lost. What a server has cannot be called back from here: send its
-    coordinator the text that is printed.
+    The site may be running. The ledger keeps what was lost. Data that a server has cannot be called back from here:
+    send its coordinator the text that is printed.
 
     Example: moretta site withdraw 1004 --home clinic-a
     """

@@ -139,7 +139,7 @@ def _size(row: PrivacyRow) -> float:
 
 
 def held_out_outputs(run: Run, models: Mapping[ModelKind, Mapping[str, Array]]) -> tuple[dict[str, Rows], Labels]:
-    """What the models say of the releases of held-out people, by output; and each clip's class and person."""
+    """Predictions of the models for the releases of held-out people, by output; and each clip's class and person."""
     study, held_out = run.context.study, run.releases.held_out(run.context.plan)
     inputs: dict[Modality, tuple[list[str], npt.NDArray[np.float32]]] = {}
     truth: Labels = {}

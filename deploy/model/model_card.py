@@ -1,7 +1,8 @@
-"""What a delivered model says of itself: one record, from which `model.json` and `MODEL_CARD.md` are made.
+"""The card of a delivered model: one record, from which `model.json` and `MODEL_CARD.md` are made.
 
-The digest is over the whole record, and the record has a digest of every array: who compares it with the one that the
-coordinator published knows that model, figures and limits are those that were exported. By itself it finds damage only.
+The digest is over the whole record, and the record has a digest of every array. Compare it with the digest that the
+coordinator published: if they are equal, model, figures and limits are those that were exported. Without a published
+one it finds damage only.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def content_digest(content: Mapping[str, Any]) -> str:
 
 
 def limits_of_use(card: ModelCard) -> Iterator[str]:
-    """What the model must not be taken for, from its own figures."""
+    """Sentences on the limits of the model's use, from its own figures."""
     by = " and ".join(f"{e.modality} by {e.anonymizer} ({e.form})" for e in card.expects)
     yield f"It takes releases alone: {by}. Of raw recordings its output means nothing."
     yield (
@@ -161,7 +162,7 @@ def as_markdown(card: ModelCard) -> str:
         f"{wording.format_count(card.corpus.speakers, 'speaker')} of the corpus “{escaped(card.corpus.name)}”",
         f"- finished {escaped(card.finished)}, Moretta {escaped(card.versions.get('moretta', 'unknown'))}",
         "",
-        "## What it takes",
+        "## Input",
         "",
         *table(
             ("modality", "anonymizer", "version", "form", "model"),
@@ -170,7 +171,7 @@ def as_markdown(card: ModelCard) -> str:
         "",
         "`moretta predict` makes this form of recordings, on the machine where it runs.",
         "",
-        "## How well it recognizes emotion",
+        "## Emotion recognition",
         "",
         "On people who were not trained on; intervals of 95 % over people.",
         "",
@@ -188,7 +189,7 @@ def as_markdown(card: ModelCard) -> str:
             ),
         ),
         "",
-        "## Whether its probabilities can be trusted",
+        "## Calibration of its probabilities",
         "",
         *table(
             ("output", "temperature", "ECE before", "ECE after", "note"),
@@ -204,14 +205,14 @@ def as_markdown(card: ModelCard) -> str:
             ),
         ),
         "",
-        "## What it cost in privacy",
+        "## Privacy loss",
         "",
         *table(
             ("mechanism", "unit", "epsilon", "delta", "note"),
             ((p.mechanism, p.unit, wording.epsilon(p.epsilon), f"{p.delta:g}", p.note) for p in card.privacy),
         ),
         "",
-        "## Who can be recognized in the releases",
+        "## Re-identification in the releases",
         "",
         *(f"- {escaped(identity_sentence(part, without_originals=card.deployment))}" for part in card.headline),
         *([] if card.headline else ["- The releases were not attacked: nothing is known of what they leak."]),

@@ -1,7 +1,7 @@
 """`moretta predict`: a delivered model on recordings or on releases.
 
 Recordings are anonymized on this machine as a site would, in a folder that is removed again; nothing is sent, so
-nothing goes on a ledger. What an anonymizer measures against a speaker's other clips needs these clips here, too.
+nothing goes on a ledger. An anonymizer that measures a clip against the speaker's other clips needs those here, too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FEWEST_OF_SPEAKER = 2
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What one output says of one clip: the likeliest label, and the probability of each."""
+    """Prediction by one output for one clip: the likeliest label, and the probability of each."""
 
     clip: str
     output: str
@@ -49,7 +49,7 @@ class Prediction:
 
 @dataclass
 class Predictions:
-    """What was predicted, and why something of a clip could not be used."""
+    """All predictions, and the problems of clips that could not be used, or not whole."""
 
     rows: list[Prediction] = field(default_factory=list)
     problems: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))

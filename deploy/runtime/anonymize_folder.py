@@ -29,7 +29,7 @@ from moretta.shared.study.schema import Study
 SITE = "local"
 RELEASE_FOLDER = "release"
 BEGUN_FILE = "anonymize.json"
-"""What an unfinished call was to make, beside the key: not in the release."""
+"""File that records what an unfinished call was to make. It lies beside the key and is no part of the release."""
 _MADE_OF = ("waveform", "frames")
 """Forms that can be played or viewed as they are. Sound of MFCC and tokens is made by inversion."""
 

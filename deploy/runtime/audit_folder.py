@@ -209,7 +209,7 @@ def _of_files(folder: Path, corpus: Path | None, seed: int) -> Sets:
 
 
 def _of_one_kind(clip: Clip, modality: Modality) -> Clip:
-    """What another tool made is attacked as it is, also where its sound and its pictures do not belong together."""
+    """The clip with one modality alone: another tool's sound and pictures may not belong together."""
     if modality == "face":
         return replace(clip, audio=None)
     return clip if clip.audio is None else replace(clip, video=None)

@@ -35,17 +35,17 @@ Sets = dict[Modality, tuple[ClipSet | None, ClipSet]]
 
 @dataclass
 class Audited:
-    """What an audit found and wrote."""
+    """Results of an audit."""
 
     released: tuple[Modality, ...]
     """The modalities that were released, attacked or not."""
     resamples: int
-    """Of each interval."""
+    """Bootstrap resamples of each interval."""
     rows: list[Result] = field(default_factory=list)
     findings: list[Result] = field(default_factory=list)
-    """Of the inference attacks."""
+    """Results of the inference attacks."""
     utility: list[Result] = field(default_factory=list)
-    """Of the utility evaluators."""
+    """Results of the utility evaluators."""
     unused: dict[str, dict[str, int]] = field(default_factory=dict)
     """Clips that could not be used, by modality and reason."""
     originals: bool = True
@@ -60,7 +60,7 @@ class Audited:
 
     @property
     def sentences(self) -> list[str]:
-        """What the strongest attackers do, in plain words."""
+        """One sentence in plain words for each modality, on its strongest attacker."""
         return identity_sentences(headlines(self.rows, None), self.rows, without_originals=not self.originals)
 
     @property
@@ -104,7 +104,7 @@ def audit_sets(
 ) -> Audited:
     """Attack these clips; writes `audit.json`, `audit.html`, the scores and the trial lists to the folder `out`.
 
-    What an interrupted call has attacked, the same call does not attack again: `out/.attacks` has it until the end.
+    After an interruption the same call continues: `out/.attacks` keeps the finished attacks until the end.
 
     Args:
         released: the modalities that were released, attacked or not.

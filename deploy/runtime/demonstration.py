@@ -30,12 +30,12 @@ _SHOWN = {"HAP": "happy", "ANG": "angry"}
 
 
 class AnonymizerPair(NamedTuple):
-    """What one of the studies uses."""
+    """The anonymizers of one study of the demonstration."""
 
     folder: str
     title: str
     settings: Mapping[str, Any]
-    """Keys of the demonstration's study file that it changes."""
+    """Values by key of the demonstration's study file, where this study differs from it."""
 
     def study(self) -> Study:
         """The study of the package, with the pair's anonymizers."""
@@ -58,7 +58,7 @@ def run_studies(
 ) -> list[Outcome]:
     """Make the corpus, and run the study of each pair on it, one after the other, up to the first that fails.
 
-    What is there already is not made or run again. Errors: see `SimulationProcess.run`.
+    A corpus or run that exists already is kept as it is. Errors: see `SimulationProcess.run`.
     """
     corpus, outcomes = out / "corpus", list[Outcome]()
     prepare_folder(out, begun=f"{corpus.name}/{SYNTHETIC_MARKER}")
@@ -104,7 +104,7 @@ def _shown_clips(out: Path) -> Iterator[ShownClip]:
 
 
 def _released(folder: Path, clip: str) -> ShownForm:
-    """What the site of this pseudonymous clip released of it."""
+    """Sound, numbers or pictures that a site released of a clip, by its pseudonym."""
     sound, numbers, frames = None, tuple[float, ...](), None
     for path in sorted((folder / "server" / "releases").iterdir()):
         release = open_release(path)

@@ -1,10 +1,12 @@
 """Flower's programs as Moretta starts them. Run as a program: the name of Flower's program, and its own arguments.
 
-Three things differ from Flower's own. What they log is printable, because it holds what other machines send. A
-SuperExec runs one kind of app, since Flower's would also run agents and connectors, which read files and the web. And
-each app is a fork of one process that has imported what apps need (a new interpreter takes seconds per message). It
-gets its task's token in a file without a name: a token lets its holder read what the app is sent and respond in its
-place, and every local account can read a command line.
+Four things differ from Flower's own:
+
+- Logs are made printable, because they hold text that other machines send.
+- A SuperExec runs one kind of app. Flower's would also run agents and connectors, which read files and the web.
+- Each app is a fork of one process that has imported what apps need: a new interpreter takes seconds per message.
+- An app gets its task's token in a file without a name. Every local account can read a command line, and with a token
+  it could read what the app is sent and respond in its place.
 
 This relies on Flower 1.41: `SubprocessExecutor` in `flwr.supercore.superexec.executor.factory`, and the option
 `--token-file` of `flwr-serverapp` and `flwr-clientapp`.
@@ -69,7 +71,7 @@ _PRELOADED = {
         "torchaudio.transforms",
     ),
 }
-"""What an app imports, besides the anonymizers; none of these starts a thread, which a fork would lose."""
+"""Modules that an app imports, besides the anonymizers; none of these starts a thread, which a fork would lose."""
 _FORKED_FROM = "--forked-from"
 _MOST_BYTES = 64 * 2**10
 _LOOK_SECONDS = 0.02

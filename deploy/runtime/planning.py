@@ -1,4 +1,4 @@
-"""What must hold before a run begins, and the plan of a simulation: which virtual site has which speakers."""
+"""Checks before a run begins, and the plan of a simulation: which virtual site has which speakers."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """The program of a simulation: it imports once what all need, and forks the virtual sites and Flower's engine.
 
-It reads the folder of a planned run from its standard input, which it waits for only once everything is imported:
-whoever starts it can check the study meanwhile.
+It imports everything first, and only then reads the folder of a planned run from its standard input. Its caller can
+check the study meanwhile.
 
-Flower's engine runs the study: its ServerApp, its state of messages, its worker threads. What runs a ClientApp is a
-`Backend` of that engine. Flower's own backend starts Ray, and each of Ray's processes imports torch and Moretta anew,
-which takes longer than a small study. Here they are forks of this process. They take messages as the bytes that Flower
-sends to real sites. After the sites' part they end, and the stages that need no site follow in this process.
+Flower's engine runs the study: its ServerApp, its state of messages, its worker threads. A `Backend` of that engine
+runs the ClientApps. Flower's own backend starts Ray, and each of Ray's processes imports torch and Moretta anew, which
+takes longer than a small study. Here the ClientApps are forks of this process. They take messages as the bytes that
+Flower sends to real sites. After the sites' part they end, and the stages that need no site follow in this process.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _CENTRAL = (
     "moretta.shared.audit.runner",
     "moretta.shared.audit.utility.evaluators",
 )
-"""What the stages that need no site import beyond what the sites' part does."""
+"""Modules that the stages without sites import, beyond those of the sites' part."""
 _POLL_SECONDS = 0.02
 Respond = Callable[[Message, Context], Message]
 

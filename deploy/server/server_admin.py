@@ -26,7 +26,7 @@ _STALE_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class LedgerReset:
-    """What the server now takes for the last head of a site's privacy ledger, and what it took before."""
+    """The last head of a site's privacy ledger that the server accepts from now on, and the one before (`was_`)."""
 
     site: str
     was_length: int

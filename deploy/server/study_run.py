@@ -238,7 +238,7 @@ class StudyRun:
             self.control().stop(run_id)
 
     def _progress(self) -> bytes:
-        """What changes with every stage and round."""
+        """Content of the file that every stage and round rewrites; empty before the first."""
         path = self.folder / RESUME_FILE
         return path.read_bytes() if path.exists() else b""
 

@@ -35,13 +35,13 @@ class SiteStatus:
     rounds: int = 0
     missed: tuple[str, ...] = ()
     epsilon: float | None = None
-    """What its training has spent so far, of the study's unit; None where it trains without DP-SGD, or not yet."""
+    """Epsilon that its training has spent so far, for the study's unit; None without DP-SGD, or before training."""
     seconds: float = 0.0
-    """From each message to it until its reply was there, all together."""
+    """Seconds from each message to it until its reply was there, all together."""
     bytes_sent: int = 0
-    """To it."""
+    """Bytes sent to it."""
     bytes_received: int = 0
-    """From it."""
+    """Bytes received from it."""
     last_call: int | None = None
     """When an enrolled site last called the server, in seconds since 1970; None in a simulation, or before any call."""
 

@@ -1,1 +1,1 @@
-"""What runs at a site: connector and SuperNode under one supervisor, and what helps its steward."""
+"""Programs of a site: connector and SuperNode under one supervisor, and tools for its steward."""

@@ -79,7 +79,7 @@ def offer_lines(facts: dict[str, Any]) -> list[str]:
 
 
 def attack_lines(study: Study, policy: Policy) -> list[str]:
-    """What a study requests of the site's own originals, and whether the policy lets it; empty if nothing."""
+    """Lines on the attacks on its own originals that a study requests of the site; empty if it requests none."""
     if not study.audit.at_sites:
         return []
     allowed = "allows" if policy.allow_attacks else "refuses"
@@ -103,5 +103,5 @@ def _changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "")
 
 
 def _short(text: str) -> str:
-    """What a coordinator wrote, at a length that pushes nothing else off a screen."""
+    """Text from a coordinator, cut so that it pushes nothing else off a screen."""
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -36,7 +36,7 @@ class Desk:
     page: int = 0
     order: Literal["risk", "person"] = "risk"
     note: str = ""
-    """What came of the last button."""
+    """Message that the next page shows: the result of the last button."""
     at_end: Callable[[], None] = lambda: None
     media: ClipMedia = field(init=False)
     _costs: tuple[str, Costs] | None = None

@@ -1,8 +1,7 @@
-"""Who may use the steward's review desk: whoever has its link, once, from the browser that opened it.
+"""Access to the steward's review desk: by its link, which works once, and from the browser that opened it.
 
-The desk listens on loopback, which every account of the machine reaches, and every page that the steward's browser
-shows can send requests there. So nothing but the link grants anything, and every request must be of the desk's own
-pages.
+The desk listens on loopback. Every account of the machine can reach it, and every page in the steward's browser can
+send requests to it. So the link alone gives access, and every request must come from the desk's own pages.
 """
 
 from __future__ import annotations

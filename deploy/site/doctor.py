@@ -297,10 +297,10 @@ def _check_connection(identity: Identity) -> Generator[Finding, None, bool]:
 
 
 def _check_server(identity: Identity, clock: Callable[[], float]) -> Iterator[Finding]:
-    """Whether it knows this site, what its clock says, and what it runs."""
+    """Check that the server knows this site, that both clocks agree, and that both run the same version."""
 
     async def info_and_offset() -> tuple[InfoReply, float]:
-        """What the server runs, and by how many seconds this clock is ahead of its."""
+        """The server's versions, and the seconds by which this machine's clock is ahead of the server's."""
         await enrollment.status(identity)
         began = clock()
         info = await enrollment.info(identity)

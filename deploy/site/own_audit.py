@@ -1,7 +1,7 @@
 """`moretta site audit`: a site attacks its own release with the whole audit, alone, before or after it has left.
 
-What left is attacked as it left. Otherwise the release is made in a folder of its own, as for `moretta site review`:
-nothing is sent, and nothing is on the ledger. That folder is gone afterwards; page and figures stay in `audits/`.
+A release that has left is attacked as it left. Otherwise one is made in a folder of its own, as a review makes it:
+nothing is sent, and nothing goes on the ledger. That folder is removed afterwards. Page and figures stay in `audits/`.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class OwnAudit:
-    """What the attacks on a site's own release found."""
+    """Results of the attacks on a site's own release."""
 
     found: Audited
     folder: Path
-    """Where the page and the figures are."""
+    """Folder of the page and the figures."""
     has_left: bool
     """Whether it is the release that was made for the server."""
     clips: int
     speakers: int
     people: tuple[Person, ...]
-    """Whoever is recognized most often first. Their names never leave."""
+    """People of the site, the most often recognized first. Their names never leave."""
 
 
 def audit_own(

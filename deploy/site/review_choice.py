@@ -97,7 +97,7 @@ class Choice:
 
     @property
     def included(self) -> list[SiteClip]:
-        """What would be approved."""
+        """Clips that an approval would include."""
         return [row for row in self.rows if row.clip.name not in self.excluded]
 
     def exclude(self, names: Iterable[str]) -> None:
@@ -111,7 +111,7 @@ class Choice:
     def matching(self, rule: str) -> set[str]:
         """Names of the clips that a rule is about, such as `risk>0.5`.
 
-        What is not known counts as beyond any number: nobody can say that it is within.
+        An unknown value counts as beyond any number, since it may be.
 
         Raises:
             StudyError: no such rule, a value that no clip has, or a risk where no attacker works.

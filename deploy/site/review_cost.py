@@ -1,4 +1,4 @@
-"""What an approval costs the clips and people of a site: on its ledger now, and after the study's last round."""
+"""Privacy loss of a site's clips and people by an approval: on its ledger now, and after the study's last round."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """All lines, and whether the site's budget allows it."""
+    """All lines, and whether the site's budget allows the approval."""
 
     lines: tuple[Cost, ...]
     times: tuple[int, int, int]
     """Releases without a guarantee of the clip that has most: now, afterwards, and at most."""
     refusal: str
-    """Why the budget will refuse it; empty if it will not."""
+    """The reason why the budget will refuse the study; empty if it will not."""
     is_paid: bool
     """The release has been made: to send it again costs nothing."""
 

@@ -1,4 +1,4 @@
-"""What a steward hears and sees of one clip: sound, spectrogram, pictures, and the values of a code."""
+"""Media of one clip for the steward's review: sound, spectrogram, pictures, and the values of a code."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a study found, at a site that took part in it: fetched from the server, checked, and kept in `reports/`.
+"""A study's report at a site that took part in it: fetched from the server, checked, and kept in `reports/`.
 
-The coordinator is not trusted: what comes must be a report, of the study that was requested, and its page is made here
-by the site's own code.
+The coordinator is not trusted. The received file must be a report of the requested study, and the site's own code makes
+the page from it.
 """
 
 from __future__ import annotations

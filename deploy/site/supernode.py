@@ -208,7 +208,7 @@ def _quoted(path: str) -> str:
 
 
 def _explained(log: Path, start: int) -> str:
-    """Why a SuperNode ended, by what it wrote to its log from `start` on."""
+    """The reason why a SuperNode ended, in brackets, from its log after byte `start`; empty if it is unknown."""
     with log.open("rb") as file:
         file.seek(max(start, log.stat().st_size - _TAIL_BYTES))
         text = file.read(_TAIL_BYTES).decode(errors="replace")

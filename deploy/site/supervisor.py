@@ -132,7 +132,7 @@ class _Site:
         await self._ledger.bring_up_to_date(channel)
 
     async def _show_journal(self) -> None:
-        """What left this site and what it refused, as its other processes note it."""
+        """Log each release and refusal that the site's other processes note in the journal."""
         follower = Follower(self._home.root)
         while True:
             for line in follower.lines():

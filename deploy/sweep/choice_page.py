@@ -61,7 +61,7 @@ def state_of(candidate: Candidate, choice: Choice) -> str:
 def draw_candidates(choice: Choice) -> Chart | None:
     """Emotion UAR across, top-1 up, one numbered mark a candidate; None where none has both figures.
 
-    What may be chosen lies under the line of the cap with its whole interval; the chosen mark is filled.
+    Candidates that may be chosen lie under the line of the cap with their whole interval. The chosen mark is filled.
     """
     known = [(n, c) for n, c in enumerate(choice.candidates, 1) if c.uar is not None and c.top1 is not None]
     if not known:

@@ -1,4 +1,4 @@
-"""What `moretta choose` tries, the rule by which one candidate is chosen, and the files that say so.
+"""Candidates of `moretta choose`, the rule by which one is chosen, and the files with the result.
 
 A candidate is an anonymizer with its settings: one release of one site, and its audit.
 """
@@ -70,12 +70,12 @@ class Candidate(BaseModel):
     evaluator: str = ""
     top1: float | None = None  # of the strongest attacker on single clips that is valid
     top1_upper: float | None = None
-    """What is held against the cap: the largest upper end of the intervals of all valid attackers."""
+    """The figure that the cap limits: the largest upper end of the intervals of all valid attackers."""
     top1_chance: float | None = None
     top1_by: str = ""
     attackers: int = 0  # how many were valid
     top1_pooled: float | None = None
-    """Of the strongest attacker that knows `pooled` clips to be of one person. No cap is held against it."""
+    """Top-1 of the strongest attacker that knows `pooled` clips to be of one person. The cap does not limit it."""
     pooled: int | None = None
     eer: float | None = None
     eer_by: str = ""
@@ -164,7 +164,7 @@ def of_modality(corpus: Corpus, modality: Modality) -> list[Clip]:
 
 
 def base_of(study: Study, modality: Modality, attackers: Sequence[str]) -> dict[str, Any]:
-    """What all candidates share, as the base of a grid: one site, one modality, and what of a study is not tried."""
+    """Base of a grid for all candidates: one site, one modality, and the settings of a study that are not varied."""
     section = study.model_dump(exclude_unset=True).get(modality, {})
     options = {key: value for key, value in section.get("options", {}).items() if key in _STUDY_KEYS[modality]}
     return {

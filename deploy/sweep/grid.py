@@ -1,4 +1,4 @@
-"""What a sweep goes through: a base study, and curves along which some of its keys take several values."""
+"""Grid of a sweep: a base study, and curves along which some of its keys take several values."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class GridCell:
 
     curve: str
     settings: tuple[tuple[str, Scalar], ...]
-    """What makes this cell differ from others, in the order of the axes; an epsilon without DP-SGD is `inf`."""
+    """Keys and values that differ between cells, in the order of the axes; an epsilon without DP-SGD is `inf`."""
     study: Study
 
     @property

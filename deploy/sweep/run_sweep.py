@@ -42,7 +42,7 @@ _MARKER = ".sweep"  # in the folder of a sweep: another folder that is not empty
 
 
 class Worked(NamedTuple):
-    """What became of the jobs of a plan."""
+    """Numbers and failures of the jobs of a plan."""
 
     done: int  # jobs that were done now
     reused: int  # jobs whose results were there

@@ -28,13 +28,13 @@ Values = dict[str, Any]
 
 
 class Released(Record):
-    """What sites stated about what they released."""
+    """Privacy statements of the sites' releases."""
 
     privacy: tuple[PrivacyRow, ...]
 
 
 class CellAudit(Record):
-    """What attackers and utility evaluators found."""
+    """Results of attackers and utility evaluators."""
 
     rows: tuple[Result, ...]
     utility: tuple[Result, ...]
@@ -49,7 +49,7 @@ class Spent(Record):
 
 
 class Trained(Record):
-    """What a model trained without one fold recognises in it, and what it has cost."""
+    """Results on one fold of a model that was trained without it, and their privacy loss."""
 
     emotion: dict[str, EmotionResult]
     counts: dict[str, dict[str, list[list[int]]]]  # by output and pseudonymous speaker: [true class, predicted class]
@@ -207,7 +207,7 @@ def _attacked(audits: Sequence[CellAudit], modality: str) -> Values:
 
 
 def _nominal(rows: Iterable[PrivacyRow], modality: str) -> Values:
-    """What the release's own parameters claim for the smallest unit; of equal claims that for the largest unit."""
+    """Nominal epsilon of the release for the smallest unit; of equal ones, with the largest unit that has it."""
     claims = [r for r in rows if r.mechanism.startswith(f"{modality} release") and r.nominal is not None]
     if not claims:
         return {}

@@ -36,7 +36,7 @@ _RELEASE = _STAGES.index("release")
 
 
 def do(job: Job, out: Path) -> None:
-    """Do a job and keep its result. What an earlier attempt left of it is thrown away first."""
+    """Do a job and keep its result. Remains of an earlier attempt are removed first."""
     folder = folder_of(out, job)
     shutil.rmtree(folder, ignore_errors=True)
     work = {"release": _release, "audit": _audit, "train": _train, "study": _study}[job.kind]

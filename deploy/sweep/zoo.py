@@ -39,7 +39,7 @@ from moretta.shared.study.schema import Study
 
 GRIDS: dict[Modality, Path] = {"voice": SHIPPED / "zoo.toml", "face": SHIPPED / "zoo-face.toml"}
 HALVES = ("first half", "second half")
-"""Of the people, by id; a row is named after those that are released."""
+"""Names of the two halves of the people, by id; a row has the name of the half that is released."""
 FEWEST = 3
 """Public people of each sex: two train an adversary, one is held out."""
 PEOPLE = "people"  # folder of the clips of each half
@@ -49,7 +49,7 @@ _AUDIO = "AudioWAV"
 
 @dataclass(frozen=True)
 class Half:
-    """Whose clips are released, and where those of the public people lie."""
+    """People whose clips are released (`corpus`), and the folder of public people; None where these are drawn."""
 
     name: str
     corpus: Path

@@ -22,7 +22,7 @@ _STATED = {
     "sex_fresh_linear": ("sex", "fresh_linear"),
     "sex_fresh_forest": ("sex", "fresh_forest"),
 }
-"""What is read, and by whom as `AdversaryFigures` calls it."""
+"""Column -> the attribute that is read, and the reader by its name in `AdversaryFigures`."""
 _METERS = {
     "wer": {"target": "words", "metric": "wer", "scenario": "ignorant"},
     "sentence_right": {"target": "words", "metric": "sentence_accuracy", "scenario": "ignorant"},
@@ -77,7 +77,7 @@ def _utility(found: Studied) -> dict[str, ZooFigure]:
 
 
 def _meters(found: Studied) -> dict[str, ZooFigure]:
-    """What can still be understood, or seen. Each has one meter, so none is chosen among several."""
+    """Figures of content: words, sentence, landmarks, picture. Each has one meter, so none is chosen among several."""
     figures = {}
     for name, of in _METERS.items():
         mine = [r for r in found.utility if of.items() <= r.model_dump(include=set(of)).items()]
@@ -86,7 +86,7 @@ def _meters(found: Studied) -> dict[str, ZooFigure]:
 
 
 def _nothing_ran(found: Studied, otherwise: str) -> str:
-    """Why nobody could be attacked at all, or another reason."""
+    """The reason why nobody could be attacked at all, else the reason `otherwise`."""
     return next(iter(found.not_run.values()), otherwise)
 
 
@@ -120,7 +120,7 @@ def _inference(found: Studied) -> dict[str, ZooFigure]:
 
 
 def _readers(found: Studied, about: str) -> dict[str, Any]:
-    """What the statement says of readers of `about`, at its top or among `readers`; empty where it says nothing."""
+    """Figures of readers of `about` in the statement, at its top or among `readers`; empty where it has none."""
     readers = found.parameters.get("readers")
     stated = {**found.parameters, **(readers if isinstance(readers, dict) else {})}.get(about)
     return stated if isinstance(stated, dict) else {}

@@ -111,7 +111,7 @@ def train(
 
 
 def sigma_factor(net: LandmarkNet, scenes: LandmarkScenes) -> float:
-    """What sigma has to be multiplied by, so that the mean of e^2 / (2 sigma^2) is 1 for people of these scenes."""
+    """Factor of sigma with which the mean of e^2 / (2 sigma^2) is 1 for people of these scenes."""
     rng, parts = np.random.default_rng(1), []
     with torch.inference_mode():
         for rows in np.array_split(np.arange(len(scenes.pictures)), max(1, len(scenes.pictures) // 48)):

@@ -3,8 +3,8 @@
     python -m moretta.deploy.synth.build_public --out shared/release/public
     python -m moretta.deploy.synth.build_public --check [NAME ...]
 
-Building takes about five minutes of one core. What another machine computes differs in the last digits; the face
-autoencoder differs in every weight, so a check compares what it hides of drawn faces.
+Building takes about five minutes of one core. Results of another machine differ in the last digits. The face
+autoencoder differs in every weight, so a check compares its output for drawn faces.
 """
 
 from __future__ import annotations

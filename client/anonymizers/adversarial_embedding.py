@@ -15,9 +15,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer
+from moretta.client.anonymizers.voice_baselines import UnboundedVoice
 from moretta.shared.core.errors import StudyError
-from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.recordings import read_sound
 from moretta.shared.features.federated_encoder import Measure, SiteTrainedOptions, SiteTraining
@@ -32,10 +31,8 @@ from moretta.shared.models.train_embedding import SEED, EmbeddingTask, embedded,
 from moretta.shared.models.voice_driver import VoiceDriver, train_driver
 from moretta.shared.pretrained.encoder import PretrainedEncoder, public_network
 from moretta.shared.pretrained.speaker_encoders import CamPlusPlusEncoder, Ge2eEncoder
-from moretta.shared.privacy.accounting import training_statements
-from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
+from moretta.shared.release.anonymizer import Array, Arrays, Notify, Speaker, anonymizer
 from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
 
@@ -119,7 +116,7 @@ class AutoencoderTraining(EmbeddingTraining):
 
 
 @anonymizer("adversarial-embedding", modality="voice", version="1")
-class EmbeddingVoice(VoiceAnonymizer[EmbeddingOptions]):
+class EmbeddingVoice(UnboundedVoice[EmbeddingOptions]):
     """Sound -> public speaker encoder -> autoencoder -> embedding on the scale of public ones, of length 1.
 
     As `waveform`, the clip itself is released, its pitch, formants and bandwidths changed as the new embedding says.
@@ -136,6 +133,8 @@ class EmbeddingVoice(VoiceAnonymizer[EmbeddingOptions]):
     public_options = frozenset({"coefficients", "encoder", "adversary_strength", "epochs", "public_speech"})
     needs_network = True
     mechanism = "adversarial autoencoder of speaker embeddings"
+    why = _WHY
+    strengths = ("adversary_strength",)
     uses_noise = False
 
     def __init__(
@@ -218,11 +217,6 @@ class EmbeddingVoice(VoiceAnonymizer[EmbeddingOptions]):
         made = self._driver.change(before[0], after[0]).applied(WorldVoice.of(sound)).sound()
         return made[: len(sound)]  # the vocoder's last frame is beyond: the longest clip would be too long to release
 
-    @classmethod
-    def strength(cls, study: Study) -> dict[str, float]:
-        """How strongly speaker and sex were trained against."""
-        return {"adversary_strength": cls.options_of(study).adversary_strength}
-
     def parameters(self) -> dict[str, Any]:
         """How the network was made, and what readers of speaker and sex found on public people."""
         options = self._options.model_dump(mode="json", include={"encoder", "adversary_strength", "epochs"})
@@ -230,15 +224,3 @@ class EmbeddingVoice(VoiceAnonymizer[EmbeddingOptions]):
         if self._driver is None:
             return stated
         return {**stated, "coefficients": self._options.coefficients, "driver_explains": self._driver.stated()}
-
-    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
-        """The release guarantees nothing; training at the sites may guarantee something for itself."""
-        rows = [self.stated(sizes, unit, _WHY) for unit in LEDGER_UNITS]
-        return (*rows, *training_statements(self._options.site_training(), sizes))
-
-    @classmethod
-    def losses_of(cls, options: EmbeddingOptions, sizes: Sizes) -> Losses:  # noqa: ARG003
-        """No bound."""
-        if not any(sizes.values()):
-            return NOTHING
-        return {unit: (Unbounded(unit=unit, why=_WHY),) for unit in LEDGER_UNITS}

@@ -13,18 +13,16 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer, usable
+from moretta.client.anonymizers.voice_baselines import UnboundedVoice, usable
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.reproducibility import derive
-from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.mfcc import SAMPLE_RATE, check_samples
 from moretta.shared.features.public_speech import MfccOptions, PublicVoice, recorded_speakers, synthetic_speakers
 from moretta.shared.features.world_voice import WorldVoice, missing_world, pitch_of
 from moretta.shared.models.train_voice_cycle import CycleTask, pools_of, train_cycle
 from moretta.shared.models.voice_cycle import VoiceCycle
-from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
+from moretta.shared.release.anonymizer import Array, Arrays, Notify, Speaker, anonymizer
 from moretta.shared.release.release_format import MAX_CLIP_SECONDS, MAX_SAMPLES
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
@@ -52,7 +50,7 @@ class CycleOptions(MfccOptions):
 
 
 @anonymizer("cyclegan-voice", modality="voice", version="1")
-class CycleVoice(VoiceAnonymizer[CycleOptions]):
+class CycleVoice(UnboundedVoice[CycleOptions]):
     """Sound -> pitch, mel-cepstra, aperiodicity -> the first two as of the other sex -> sound, stretched.
 
     Args:
@@ -65,6 +63,8 @@ class CycleVoice(VoiceAnonymizer[CycleOptions]):
     needs_network = True  # the vocoder, of an extra
     public_options = frozenset({"coefficients", "public_speech", "steps", "width"})
     mechanism = "voice of the other sex by CycleGAN"
+    why = _WHY
+    strengths = ("duration_factor",)
     uses_noise = False
 
     def __init__(self, options: CycleOptions, cycle: VoiceCycle) -> None:
@@ -146,26 +146,10 @@ class CycleVoice(VoiceAnonymizer[CycleOptions]):
         """Always: the pool of a clip comes from the person's other clips."""
         return True
 
-    @classmethod
-    def strength(cls, study: Study) -> dict[str, float]:
-        """How much longer clips become."""
-        return {"duration_factor": cls.options_of(study).duration_factor}
-
     def parameters(self) -> dict[str, Any]:
         """How the networks were made, and what was measured on public clips."""
         options = self._options.model_dump(mode="json", exclude={"public_speech"})
         return {**options, "distortion_db": self._cycle.figures.stated()}
-
-    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
-        """Nothing is guaranteed."""
-        return tuple(self.stated(sizes, unit, _WHY) for unit in LEDGER_UNITS)
-
-    @classmethod
-    def losses_of(cls, options: CycleOptions, sizes: Sizes) -> Losses:  # noqa: ARG003
-        """No bound."""
-        if not any(sizes.values()):
-            return NOTHING
-        return {unit: (Unbounded(unit=unit, why=_WHY),) for unit in LEDGER_UNITS}
 
 
 def _height(hertz: Array) -> float | None:

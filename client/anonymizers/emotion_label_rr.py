@@ -87,6 +87,7 @@ class EmotionLabelVoice(LabelRelease[LabelOptions]):
 
     Options = LabelOptions
     forms = ("code", "code-tokens")
+    strengths = ("label_epsilon",)
     public_options = frozenset({"public_speech"})
     measurements = len(MEASUREMENTS)
 
@@ -137,11 +138,6 @@ class EmotionLabelVoice(LabelRelease[LabelOptions]):
     def shown(self, label: npt.NDArray[np.int32]) -> Array:
         """A token, or a code."""
         return label if self.form == "code-tokens" else np.eye(LABELS, dtype=np.float32)[label[0]]
-
-    @classmethod
-    def strength(cls, study: Study) -> dict[str, float]:
-        """How often a label is true."""
-        return {"label_epsilon": cls.options_of(study).label_epsilon}
 
     def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
         """Guarantees of the randomized response, and the privacy loss of training the labeler at the sites."""

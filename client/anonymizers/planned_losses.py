@@ -18,6 +18,8 @@ class PlannedAnonymizer(Anonymizer, Generic[OptionsT]):
 
     mechanism: ClassVar[str]
     delta: float = 0.0
+    strengths: ClassVar[tuple[str, ...]] = ()
+    """Options that decide how much a study hides."""
 
     def __init__(self, options: OptionsT, form: str) -> None:
         self._options, self.form = options, form
@@ -26,6 +28,12 @@ class PlannedAnonymizer(Anonymizer, Generic[OptionsT]):
     def options_of(cls, study: Study) -> OptionsT:
         """The study's options of this anonymizer."""
         return cast(OptionsT, cls.Options.of(study.section(cls.modality).options))
+
+    @classmethod
+    def strength(cls, study: Study) -> dict[str, float]:
+        """Those of `strengths`."""
+        options = cls.options_of(study)
+        return {name: float(getattr(options, name)) for name in cls.strengths}
 
     @classmethod
     @abstractmethod

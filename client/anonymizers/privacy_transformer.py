@@ -12,9 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer
+from moretta.client.anonymizers.voice_baselines import UnboundedVoice
 from moretta.shared.core.reproducibility import derive
-from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.core.workers import Pace, in_lines
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.public_speech import PublicSpeechOptions, recorded_speakers
@@ -22,9 +21,8 @@ from moretta.shared.models.privacy_transformer import TARGETS, PrivacyTransforme
 from moretta.shared.models.train_transformer import TransformerTask, UtteranceEncoder, train_transformer
 from moretta.shared.models.utterance_encoders import WIDTHS, Tier, encoder_of, encoder_rules, mini_hubert_of
 from moretta.shared.pretrained.speaker_encoders import HubertEncoder
-from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
+from moretta.shared.release.anonymizer import Array, Arrays, Notify, Speaker, anonymizer
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import StudyPath
@@ -55,7 +53,7 @@ class TransformerOptions(PublicSpeechOptions):
 
 
 @anonymizer("privacy-transformer", modality="voice", version="1")
-class TransformerVoice(VoiceAnonymizer[TransformerOptions]):
+class TransformerVoice(UnboundedVoice[TransformerOptions]):
     """Sound -> public encoder -> Transformer, with a target voice -> embedding in public standard deviations.
 
     Args:
@@ -69,6 +67,7 @@ class TransformerVoice(VoiceAnonymizer[TransformerOptions]):
     public_options = frozenset({"encoder", "encoder_speech", "encoder_steps", "utterances", "epochs", "public_speech"})
     needs_network = True
     mechanism = "regression to the same utterance by another voice"
+    why = _WHY
 
     def __init__(self, options: TransformerOptions, encoder: UtteranceEncoder, network: PrivacyTransformer) -> None:
         super().__init__(options, "code")
@@ -133,14 +132,3 @@ class TransformerVoice(VoiceAnonymizer[TransformerOptions]):
         """The encoder, the network's options, and its figures on voices that it was not trained on."""
         options = self._options.model_dump(mode="json", exclude={"public_speech", "encoder_speech"})
         return {**options, "voices": TARGETS, "measured": self._network.figures.stated()}
-
-    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
-        """Nothing is guaranteed."""
-        return tuple(self.stated(sizes, unit, _WHY) for unit in LEDGER_UNITS)
-
-    @classmethod
-    def losses_of(cls, options: TransformerOptions, sizes: Sizes) -> Losses:  # noqa: ARG003
-        """No bound."""
-        if not any(sizes.values()):
-            return NOTHING
-        return {unit: (Unbounded(unit=unit, why=_WHY),) for unit in LEDGER_UNITS}

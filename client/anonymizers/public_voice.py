@@ -16,11 +16,10 @@ import numpy as np
 from pydantic import Field
 
 from moretta.client.anonymizers.normalized_codes import NormalizedCodes
-from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer, usable
+from moretta.client.anonymizers.voice_baselines import UnboundedVoice, usable
 from moretta.client.anonymizers.word_prosody import WordProsody
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.reproducibility import derive
-from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.public_speech import MfccOptions, PublicVoice
 from moretta.shared.features.sentence_recognizer import SentenceRecognizer
@@ -28,9 +27,8 @@ from moretta.shared.features.speaker_code import SpeakerCode, measured_public_sp
 from moretta.shared.features.world_voice import missing_world
 from moretta.shared.models.speech.make_voice_bank import make_voice_bank
 from moretta.shared.models.speech.voice_bank import VoiceBank
-from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
+from moretta.shared.release.anonymizer import Array, Arrays, Notify, Speaker, anonymizer
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
 
@@ -59,7 +57,7 @@ class PublicVoiceOptions(MfccOptions):
 
 
 @anonymizer("public-voice", modality="voice", version="1")
-class SpokenByPublicVoice(VoiceAnonymizer[PublicVoiceOptions]):
+class SpokenByPublicVoice(UnboundedVoice[PublicVoiceOptions]):
     """Sound -> sentence and manner -> the same sentence by a public person.
 
     Args:
@@ -73,6 +71,8 @@ class SpokenByPublicVoice(VoiceAnonymizer[PublicVoiceOptions]):
     needs_network = True  # the recogniser's model, of an extra
     public_options = frozenset({"code_size", "coefficients", "public_speech"})
     mechanism = "speech by a public voice"
+    why = _WHY
+    strengths = ("code_size", "code_noise")
 
     def __init__(self, options: PublicVoiceOptions, code: SpeakerCode, bank: VoiceBank) -> None:
         super().__init__(options, "waveform")
@@ -176,24 +176,12 @@ class SpokenByPublicVoice(VoiceAnonymizer[PublicVoiceOptions]):
     def strength(cls, study: Study) -> dict[str, float]:
         """How many values decide the manner, with what noise; and the noise on words, where they have a manner."""
         options = cls.options_of(study)
-        clip = {"code_size": float(options.code_size), "code_noise": options.code_noise}
-        return {**clip, "word_noise": options.word_noise} if options.prosody == "words" else clip
+        return super().strength(study) | ({"word_noise": options.word_noise} if options.prosody == "words" else {})
 
     def parameters(self) -> dict[str, Any]:
         """The study's options, and the number of recordings of the public voice."""
         options = self._options.model_dump(mode="json", exclude={"public_speech"})
         return {**options, "recordings": len(self._bank.recordings)}
-
-    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
-        """Nothing is guaranteed."""
-        return tuple(self.stated(sizes, unit, _WHY) for unit in LEDGER_UNITS)
-
-    @classmethod
-    def losses_of(cls, options: PublicVoiceOptions, sizes: Sizes) -> Losses:  # noqa: ARG003
-        """No bound."""
-        if not any(sizes.values()):
-            return NOTHING
-        return {unit: (Unbounded(unit=unit, why=_WHY),) for unit in LEDGER_UNITS}
 
 
 def _check_installed() -> None:

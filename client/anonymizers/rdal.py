@@ -11,16 +11,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer
-from moretta.shared.core.terms import PrivacyStatement
+from moretta.client.anonymizers.voice_baselines import UnboundedVoice
 from moretta.shared.features.public_speech import PublicSpeechOptions, recorded_speakers, synthetic_speakers
 from moretta.shared.models.held_out_people import Attribute, people_without_part
 from moretta.shared.models.rdal import Rdal
 from moretta.shared.models.rdal_of_speech import BATCH, SEED, mel_rows, public_voice_mask, train_speech_code
 from moretta.shared.models.train_rdal import RdalTask
-from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
+from moretta.shared.release.anonymizer import Array, Arrays, Notify, Speaker, anonymizer
 from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
 
@@ -52,7 +50,7 @@ class RdalOptions(PublicSpeechOptions):
 
 
 @anonymizer("rdal", modality="voice", version="1")
-class RdalVoice(VoiceAnonymizer[RdalOptions]):
+class RdalVoice(UnboundedVoice[RdalOptions]):
     """Sound -> magnitudes -> fixed mask -> mel bands -> code of 64 values on a public scale.
 
     Args:
@@ -64,6 +62,8 @@ class RdalVoice(VoiceAnonymizer[RdalOptions]):
     is_reproducible = False  # thousands of steps of training come out differently on another machine
     public_options = frozenset({"hides", "mask", "adversary_strength", "replaced_every", "epochs", "public_speech"})
     mechanism = "adversarial code with replaced adversaries"
+    why = _WHY
+    strengths = ("adversary_strength",)
     uses_noise = False
 
     def __init__(self, options: RdalOptions, network: Rdal) -> None:
@@ -107,11 +107,6 @@ class RdalVoice(VoiceAnonymizer[RdalOptions]):
         """float32 [64], in public standard deviations."""
         return self._network(clip)
 
-    @classmethod
-    def strength(cls, study: Study) -> dict[str, float]:
-        """How strongly the speaker was trained against."""
-        return {"adversary_strength": cls.options_of(study).adversary_strength}
-
     def parameters(self) -> dict[str, Any]:
         """How the networks were made, and what readers found on public people."""
         options, found = self._options, self._network.figures
@@ -122,14 +117,3 @@ class RdalVoice(VoiceAnonymizer[RdalOptions]):
             "stopped_after": found.epoch,
             "readers": {options.hides: found.hidden.stated()},
         }
-
-    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
-        """Nothing is guaranteed."""
-        return tuple(self.stated(sizes, unit, _WHY) for unit in LEDGER_UNITS)
-
-    @classmethod
-    def losses_of(cls, options: RdalOptions, sizes: Sizes) -> Losses:  # noqa: ARG003
-        """No bound."""
-        if not any(sizes.values()):
-            return NOTHING
-        return {unit: (Unbounded(unit=unit, why=_WHY),) for unit in LEDGER_UNITS}

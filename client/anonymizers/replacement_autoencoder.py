@@ -12,9 +12,8 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer
+from moretta.client.anonymizers.voice_baselines import UnboundedVoice
 from moretta.shared.core.labels import EMOTIONS
-from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.federated_encoder import SiteTrainedOptions, SiteTraining
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.prosodic_features import MEASUREMENTS
@@ -23,10 +22,8 @@ from moretta.shared.features.speaker_code import measured_clip, measured_public_
 from moretta.shared.models.federated_replacement import ReplacementTraining
 from moretta.shared.models.replacement_autoencoder import LIMIT, SEXES, ReplacementAutoencoder
 from moretta.shared.models.train_replacement import SEED, ReplacementTask, train_replacement
-from moretta.shared.privacy.accounting import training_statements
-from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
+from moretta.shared.release.anonymizer import Array, Arrays, Notify, Speaker, anonymizer
 from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
 
@@ -78,7 +75,7 @@ class AutoencoderTraining(ReplacementTraining):
 
 
 @anonymizer("replacement-autoencoder", modality="voice", version="1")
-class ReplacementVoice(VoiceAnonymizer[ReplacementOptions]):
+class ReplacementVoice(UnboundedVoice[ReplacementOptions]):
     """95 measurements -> public scale -> autoencoder -> 95 values on the same scale.
 
     Args:
@@ -91,6 +88,8 @@ class ReplacementVoice(VoiceAnonymizer[ReplacementOptions]):
     not_from_options = frozenset({"code_rounds"})
     public_options = frozenset({"sensitive", "replacement", "adversary_strength", "epochs", "public_speech"})
     mechanism = "replacement autoencoder with gradient reversal"
+    why = _WHY
+    strengths = ("adversary_strength",)
     uses_noise = False
 
     def __init__(self, options: ReplacementOptions, network: ReplacementAutoencoder) -> None:
@@ -135,11 +134,6 @@ class ReplacementVoice(VoiceAnonymizer[ReplacementOptions]):
         rows = measured_clip(check_samples(clip), in_windows=False)
         return np.asarray(self._network(self._network.places(rows))[0], np.float32)
 
-    @classmethod
-    def strength(cls, study: Study) -> dict[str, float]:
-        """How strongly sex was trained against."""
-        return {"adversary_strength": cls.options_of(study).adversary_strength}
-
     def parameters(self) -> dict[str, Any]:
         """The replaced emotion, and how well sex was read in the codes of held-out public people."""
         options = self._options
@@ -154,15 +148,3 @@ class ReplacementVoice(VoiceAnonymizer[ReplacementOptions]):
             "reconstructed": round(self._network.explained, 3),
             "sex": self._network.figures.stated(),
         }
-
-    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
-        """The release guarantees nothing; training at the sites may guarantee something for itself."""
-        rows = [self.stated(sizes, unit, _WHY) for unit in LEDGER_UNITS]
-        return (*rows, *training_statements(self._options.site_training(), sizes))
-
-    @classmethod
-    def losses_of(cls, options: ReplacementOptions, sizes: Sizes) -> Losses:  # noqa: ARG003
-        """No bound."""
-        if not any(sizes.values()):
-            return NOTHING
-        return {unit: (Unbounded(unit=unit, why=_WHY),) for unit in LEDGER_UNITS}

@@ -27,9 +27,18 @@ from moretta.shared.features.prosodic_features import MEASUREMENTS, most_steps
 from moretta.shared.features.voice_forms import nearest
 from moretta.shared.privacy.accounting import training_statements
 from moretta.shared.privacy.gaussian import Gaussian
-from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
+from moretta.shared.release.anonymizer import (
+    LEDGER_UNITS,
+    Array,
+    Arrays,
+    Losses,
+    Notify,
+    Sizes,
+    Speaker,
+    anonymizer,
+    no_bound,
+)
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
 
@@ -105,6 +114,7 @@ class SpeakerNormalized(VoiceAnonymizer[NormalizedOptions]):
     public_options = frozenset({"code_size", "codebook_size", "code_encoder", "public_speech"})
     mechanism = "Gaussian noise on bounded codes"
     delta = 1e-5
+    strengths = ("code_size", "code_noise")
 
     def __init__(self, options: NormalizedOptions, form: str, code: speaker_code.SpeakerCode) -> None:
         super().__init__(options, form)
@@ -188,12 +198,6 @@ class SpeakerNormalized(VoiceAnonymizer[NormalizedOptions]):
         """Always: the speaker's other clips are normalized by a clip."""
         return True
 
-    @classmethod
-    def strength(cls, study: Study) -> dict[str, float]:
-        """How many values are released, and with what noise."""
-        options = cls.options_of(study)
-        return {"code_size": float(options.code_size), "code_noise": options.code_noise}
-
     def parameters(self) -> dict[str, Any]:
         """The code and the noise. The weights of a speaker's clips are secret, too."""
         return {
@@ -218,7 +222,7 @@ class SpeakerNormalized(VoiceAnonymizer[NormalizedOptions]):
         if not any(sizes.values()):
             return NOTHING
         if not options.code_noise:
-            return {unit: (Unbounded(unit=unit, why=_NO_NOISE),) for unit in LEDGER_UNITS}
+            return no_bound(_NO_NOISE)
         distance = 2 * speaker_code.CODE_LIMIT * float(np.sqrt(max(map(sum, sizes.values())) * options.code_size))
         return {unit: (Gaussian(unit=unit, sigma=options.code_noise, distance=distance),) for unit in LEDGER_UNITS}
 

@@ -78,6 +78,7 @@ class TranslatedFace(LabelRelease[TranslatedOptions]):
 
     Options = TranslatedOptions
     forms = ("frames",)
+    strengths = ("label_epsilon",)
     is_reproducible = False  # thousands of steps of training come out differently on another machine
     public_options = frozenset({"person", "heads", "steps"})
     measurements = _STATISTICS * len(RELEASED)
@@ -143,11 +144,6 @@ class TranslatedFace(LabelRelease[TranslatedOptions]):
     def shown(self, label: npt.NDArray[np.int32]) -> Array:
         """The public person with this emotion, uint8 [1, 64, 64, 3]."""
         return self._pictures[label]
-
-    @classmethod
-    def strength(cls, study: Study) -> dict[str, float]:
-        """How often a label is true."""
-        return {"label_epsilon": cls.options_of(study).label_epsilon}
 
     def parameters(self) -> dict[str, Any]:
         """How labels were made, and the pictures."""

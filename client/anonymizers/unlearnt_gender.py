@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 from pydantic import Field
 
 from moretta.client.anonymizers.face_baselines import FaceAnonymizer
-from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer
+from moretta.client.anonymizers.voice_baselines import UnboundedVoice
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.terms import Modality, PrivacyStatement
 from moretta.shared.data.clips import Clip
@@ -31,9 +31,8 @@ from moretta.shared.models.train_unlearnt import SEED, UnlearntTask, train_unlea
 from moretta.shared.models.unlearnt_gender import SIDE, UnlearntEmbedding
 from moretta.shared.models.unlearnt_inputs import PublicClips, face_input, public_clips, voice_input
 from moretta.shared.privacy.accounting import training_statements
-from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
+from moretta.shared.release.anonymizer import Anonymizer, Array, Arrays, Notify, Sizes, Speaker, anonymizer
 from moretta.shared.study.options import SiteTrainingPlan
 from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
@@ -127,12 +126,6 @@ def _trained(
     return train_unlearnt(_public_clips(modalities, folder), task, seed=SEED)
 
 
-def _parameters(options: Any, network: UnlearntEmbedding) -> dict[str, Any]:
-    """How the network was made, and what readers of sex found on public people who were held out."""
-    chosen = {"adversary_strength": options.adversary_strength, "epochs": options.epochs}
-    return {**chosen, "code_rounds": network.rounds, "readers": network.figures.stated()}
-
-
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """Input of the branches, from a clip that has all of their modalities."""
@@ -183,30 +176,19 @@ class BranchTraining(UnlearntTraining):
         return _public_clips(modalities, folder)
 
 
-@anonymizer(NAME, modality="voice", version="1")
-class UnlearntVoice(VoiceAnonymizer[UnlearntVoiceOptions]):
-    """Log-mel bands -> convolutions, two recurrent layers, mean -> embedding of 32 values.
+class UnlearntBranch(Anonymizer):
+    """What both modalities have in common: the branch of each, of a network for all of them."""
 
-    Args:
-        network: trained on public people.
-    """
-
-    Options = UnlearntVoiceOptions
-    forms = ("code",)
+    forms: ClassVar[tuple[str, ...]] = ("code",)
     is_reproducible = False  # thousands of steps of training come out differently on another machine
     not_from_options = frozenset({"code_rounds"})
-    public_options = frozenset({"adversary_strength", "epochs", "public_speech"})
-    mechanism = "embedding with gradient reversal"
-    uses_noise = False
-
-    def __init__(self, options: UnlearntVoiceOptions, network: UnlearntEmbedding) -> None:
-        super().__init__(options, "code")
-        self._network = network
+    _options: Any
+    _network: UnlearntEmbedding
 
     @classmethod
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
-        """The branch of voice. Errors: see `_embedding`."""
-        return dict(_embedding(study, "voice", notify).arrays)
+        """The branch. Errors: see `_embedding`."""
+        return dict(_embedding(study, cls.modality, notify).arrays)
 
     @classmethod
     def public_choices(cls, study: Study) -> dict[str, Any]:
@@ -216,12 +198,42 @@ class UnlearntVoice(VoiceAnonymizer[UnlearntVoiceOptions]):
     @classmethod
     def public_rules(cls, study: Study) -> Rules:  # noqa: ARG003
         """The same."""
-        return UnlearntEmbedding.rules("voice")
+        return UnlearntEmbedding.rules(cls.modality)
 
     @classmethod
     def site_training(cls, study: Study) -> SiteTraining | None:
-        """Where the branch is trained at the sites, with that of faces where the study has both."""
-        return BranchTraining.of(study)
+        """Where the branch is trained at the sites, with the other one where the study has both."""
+        return BranchTraining.of(study, modality=cls.modality)
+
+    @classmethod
+    def strength(cls, study: Study) -> dict[str, float]:
+        """How strongly gender was unlearnt."""
+        return {"adversary_strength": _options(study, cls.modality).adversary_strength}
+
+    def parameters(self) -> dict[str, Any]:
+        """How the network was made, and what readers of sex found on public people who were held out."""
+        chosen = {"adversary_strength": self._options.adversary_strength, "epochs": self._options.epochs}
+        found = {"code_rounds": self._network.rounds, "readers": self._network.figures.stated()}
+        return {**super().parameters(), **chosen, **found}
+
+
+@anonymizer(NAME, modality="voice", version="1")
+class UnlearntVoice(UnlearntBranch, UnboundedVoice[UnlearntVoiceOptions]):
+    """Log-mel bands -> convolutions, two recurrent layers, mean -> embedding of 32 values.
+
+    Args:
+        network: trained on public people.
+    """
+
+    Options = UnlearntVoiceOptions
+    public_options = frozenset({"adversary_strength", "epochs", "public_speech"})
+    mechanism = "embedding with gradient reversal"
+    why = _WHY
+    uses_noise = False
+
+    def __init__(self, options: UnlearntVoiceOptions, network: UnlearntEmbedding) -> None:
+        super().__init__(options, "code")
+        self._network = network
 
     @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> UnlearntVoice:
@@ -232,37 +244,13 @@ class UnlearntVoice(VoiceAnonymizer[UnlearntVoiceOptions]):
         """float32 [32]."""
         return cast(Array, self._network(voice_input([check_samples(clip)]))[0])
 
-    @classmethod
-    def strength(cls, study: Study) -> dict[str, float]:
-        """How strongly gender was unlearnt."""
-        return {"adversary_strength": cls.options_of(study).adversary_strength}
-
-    def parameters(self) -> dict[str, Any]:
-        """See `_parameters`."""
-        return _parameters(self._options, self._network)
-
-    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
-        """The release guarantees nothing; training at the sites may guarantee something for itself."""
-        rows = [self.stated(sizes, unit, _WHY) for unit in LEDGER_UNITS]
-        return (*rows, *training_statements(self._options.site_training(), sizes))
-
-    @classmethod
-    def losses_of(cls, options: UnlearntVoiceOptions, sizes: Sizes) -> Losses:  # noqa: ARG003
-        """No bound."""
-        if not any(sizes.values()):
-            return NOTHING
-        return {unit: (Unbounded(unit=unit, why=_WHY),) for unit in LEDGER_UNITS}
-
 
 @anonymizer(NAME, modality="face", version="1")
-class UnlearntFace(FaceAnonymizer):
+class UnlearntFace(UnlearntBranch, FaceAnonymizer):
     """Six grey pictures of 48 x 48 pixels -> convolutions, mean -> embedding of 32 values."""
 
     Options = UnlearntFaceOptions
-    forms = ("code",)
     form = "code"
-    is_reproducible = False
-    not_from_options = frozenset({"code_rounds"})
     public_options = frozenset({"adversary_strength", "epochs", "public_faces"})
     note = _WHY
 
@@ -275,26 +263,6 @@ class UnlearntFace(FaceAnonymizer):
     ) -> None:
         super().__init__(cropper)
         self._options, self._network, self._training = options, network, training
-
-    @classmethod
-    def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
-        """The branch of faces. Errors: see `_embedding`."""
-        return dict(_embedding(study, "face", notify).arrays)
-
-    @classmethod
-    def public_choices(cls, study: Study) -> dict[str, Any]:
-        """The same, and what else the network was trained for."""
-        return {**super().public_choices(study), "together": list(_together(study))}
-
-    @classmethod
-    def public_rules(cls, study: Study) -> Rules:  # noqa: ARG003
-        """The same."""
-        return UnlearntEmbedding.rules("face")
-
-    @classmethod
-    def site_training(cls, study: Study) -> SiteTraining | None:
-        """The same of faces."""
-        return BranchTraining.of(study, modality="face")
 
     @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> UnlearntFace:
@@ -313,15 +281,6 @@ class UnlearntFace(FaceAnonymizer):
                 "no-face", f"a clip of {len(frames)} frames without a face", expected="a face in some frame"
             )
         return cast(Array, self._network(np.asarray(face_input(found.pictures))[None])[0]), found
-
-    @classmethod
-    def strength(cls, study: Study) -> dict[str, float]:
-        """How strongly gender was unlearnt."""
-        return {"adversary_strength": UnlearntFaceOptions.of(study.face.options).adversary_strength}
-
-    def parameters(self) -> dict[str, Any]:
-        """See `_parameters`."""
-        return {**super().parameters(), **_parameters(self._options, self._network)}
 
     def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
         """As of voice."""

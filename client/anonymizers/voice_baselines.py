@@ -18,7 +18,7 @@ from moretta.shared.core.terms import CODEBOOK_FORMS, PrivacyStatement
 from moretta.shared.features.mfcc import MELS, Audio, Frames, check_samples, mfcc
 from moretta.shared.features.public_speech import MfccOptions, PublicVoice
 from moretta.shared.features.voice_forms import as_waveform
-from moretta.shared.privacy.mechanism import Unbounded
+from moretta.shared.privacy.accounting import training_statements
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import (
     LEDGER_UNITS,
@@ -30,6 +30,7 @@ from moretta.shared.release.anonymizer import (
     Sizes,
     Speaker,
     anonymizer,
+    no_bound,
 )
 from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
@@ -63,6 +64,23 @@ NOTHING: Losses = dict.fromkeys(LEDGER_UNITS, ())
 
 class VoiceAnonymizer(PlannedAnonymizer[OptionsT]):
     """A voice anonymizer of this kind."""
+
+
+class UnboundedVoice(VoiceAnonymizer[OptionsT]):
+    """Guarantees nothing: what it hides, only the audit shows. Training at the sites may guarantee something itself."""
+
+    why: ClassVar[str]
+    """That there is no bound."""
+
+    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
+        """No bound on the release, and what training at the sites guarantees."""
+        rows = [self.stated(sizes, unit, self.why) for unit in LEDGER_UNITS]
+        return (*rows, *training_statements(self._options.site_training(), sizes))
+
+    @classmethod
+    def losses_of(cls, options: OptionsT, sizes: Sizes) -> Losses:  # noqa: ARG003
+        """No bound, where there is a clip."""
+        return no_bound(cls.why) if any(sizes.values()) else NOTHING
 
 
 class NoiselessVoice(VoiceAnonymizer[MfccOptions]):
@@ -116,9 +134,7 @@ class NoiselessVoice(VoiceAnonymizer[MfccOptions]):
     @classmethod
     def losses_of(cls, options: MfccOptions, sizes: Sizes) -> Losses:  # noqa: ARG003
         """None where the release does not depend on the clips; else no guarantee."""
-        if cls.epsilon == 0:
-            return NOTHING
-        return {unit: (Unbounded(unit=unit, why="the anonymizer guarantees nothing"),) for unit in LEDGER_UNITS}
+        return NOTHING if cls.epsilon == 0 else no_bound()
 
 
 @anonymizer("none", modality="voice", version="1")

@@ -229,7 +229,12 @@ class Anonymizer(ABC):
     def planned_losses(cls, study: Study, sizes: Sizes) -> Losses:
         """`losses` before any public array or clip is there. Default: that nothing is guaranteed."""
         del study, sizes
-        return {unit: (Unbounded(unit=unit, why="the anonymizer guarantees nothing"),) for unit in LEDGER_UNITS}
+        return no_bound()
+
+
+def no_bound(why: str = "the anonymizer guarantees nothing") -> Losses:
+    """Of the clip and of the speaker."""
+    return {unit: (Unbounded(unit=unit, why=why),) for unit in LEDGER_UNITS}
 
 
 def _stated(statements: list[PrivacyStatement], unit: PrivacyUnit) -> tuple[Mechanism, ...]:

@@ -38,7 +38,7 @@ bench bench-quick: $(STAMP)
 	$(BIN)/python -m tests.benchmarks $(if $(filter bench-quick,$@),--quick)
 
 protos: $(STAMP)
-	$(BIN)/python -m grpc_tools.protoc -Imoretta/shared/pb=protos --python_out=src --pyi_out=src --grpc_python_out=src \
+	$(BIN)/python -m grpc_tools.protoc -Imoretta/shared/pb=protos --python_out=src --pyi_out=src \
 		moretta/shared/pb/enrollment.proto moretta/shared/pb/relay.proto
 
 # What builds the site is installed for it alone: 115 MB, most of it icons and languages.

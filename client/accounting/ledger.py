@@ -214,14 +214,13 @@ async def _signed(channel: grpc.aio.Channel, digests: bytes) -> SignedHead:
     import grpc.aio
 
     from moretta.shared.messages.relay import BODY_BYTES_KEY
+    from moretta.shared.messages.rpc import enrollment
     from moretta.shared.pb.enrollment_pb2 import CountersignHeadRequest
-    from moretta.shared.pb.enrollment_pb2_grpc import EnrollmentStub
 
     request = CountersignHeadRequest(entry_digests=digests)
     metadata = ((BODY_BYTES_KEY, str(request.ByteSize())),)
     try:
-        stub = EnrollmentStub(channel)  # type: ignore[no-untyped-call]
-        reply = await stub.CountersignHead(request, timeout=_SECONDS, metadata=metadata)
+        reply = await enrollment(channel).CountersignHead(request, timeout=_SECONDS, metadata=metadata)
     except grpc.aio.AioRpcError as error:
         if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
             raise

@@ -30,8 +30,8 @@ from moretta.shared.core.atomic import locked, write_atomic
 from moretta.shared.core.errors import EnrollmentError, HomeError, UnreachableError
 from moretta.shared.core.reproducibility import versions
 from moretta.shared.enrollment import JoinString, derive_bootstrap
+from moretta.shared.messages.rpc import Stub, enrollment
 from moretta.shared.pb import enrollment_pb2 as pb
-from moretta.shared.pb.enrollment_pb2_grpc import EnrollmentStub
 
 CALL_SECONDS = 30.0
 _REPORT_SECONDS = 120.0
@@ -89,7 +89,7 @@ async def join(
     bootstrap = derive_bootstrap(string.secret, token_id=string.token_id, expires=string.expires)
     async with bootstrap_channel(string.address, ca_pem, bootstrap) as channel:
         try:
-            reply: pb.EnrollReply = await EnrollmentStub(channel).Enroll(request, timeout=CALL_SECONDS)  # type: ignore[no-untyped-call]
+            reply: pb.EnrollReply = await enrollment(channel).Enroll(request, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:  # it responded a moment ago: it does not take the token
                 found = "the server does not take this join string: it was used, withdrawn, or has expired"
@@ -168,11 +168,11 @@ async def leave(home: SiteHome, *, offline: bool = False) -> None:
 
 
 async def _call(
-    identity: Identity, request: Callable[[EnrollmentStub], Awaitable[Reply]], channel: grpc.aio.Channel | None = None
+    identity: Identity, request: Callable[[Stub], Awaitable[Reply]], channel: grpc.aio.Channel | None = None
 ) -> Reply:
     used = channel or site_channel(identity)
     try:
-        return await request(EnrollmentStub(used))  # type: ignore[no-untyped-call]
+        return await request(enrollment(used))
     except grpc.aio.AioRpcError as error:
         raise explained(error, identity.address) from error
     finally:

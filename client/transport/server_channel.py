@@ -23,8 +23,8 @@ from moretta.client.transport.identity import WAY_BACK, Identity, pem_of
 from moretta.shared.core.errors import EnrollmentError, MorettaError, UnreachableError
 from moretta.shared.enrollment import Bootstrap, has_fingerprint, split_address
 from moretta.shared.messages.relay import BODY_BYTES_KEY
+from moretta.shared.messages.rpc import Stub, relay
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
-from moretta.shared.pb.relay_pb2_grpc import RelayStub
 
 MAX_MESSAGE_BYTES = 256 * 2**20
 BASE_SECONDS = 0.5
@@ -103,11 +103,11 @@ class _Connection:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     @contextmanager
-    def in_use(self) -> Iterator[RelayStub]:
+    def in_use(self) -> Iterator[Stub]:
         self.calls += 1
         self.idle.clear()
         try:
-            yield RelayStub(self.channel)  # type: ignore[no-untyped-call]
+            yield relay(self.channel)
         finally:
             self.calls -= 1
             if not self.calls:

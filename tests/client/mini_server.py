@@ -20,13 +20,13 @@ os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384")
 import grpc
 import grpc.aio
 from enrolled import certificate, pem
+from google.protobuf.message_factory import GetMessageClass
 
 from moretta.client.transport.identity import Identity, key_pem, new_node_key, new_tls_key, openssh_private
 from moretta.shared.enrollment import JoinString, derive_bootstrap, fingerprint, new_secret, new_token_id
 from moretta.shared.pb import enrollment_pb2 as pb
-from moretta.shared.pb.enrollment_pb2_grpc import EnrollmentServicer, add_EnrollmentServicer_to_server
+from moretta.shared.pb import relay_pb2
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
-from moretta.shared.pb.relay_pb2_grpc import RelayServicer, add_RelayServicer_to_server
 
 LONG = [("grpc.max_receive_message_length", 2**28), ("grpc.max_send_message_length", 2**28)]
 
@@ -36,7 +36,7 @@ def der(made: x509.Certificate) -> bytes:
 
 
 @dataclass
-class MiniServer(EnrollmentServicer, RelayServicer):
+class MiniServer:
     """Enrolls whoever knows a join string, and echoes relayed calls unless `relay` says otherwise."""
 
     ca_key: ec.EllipticCurvePrivateKey = field(default_factory=new_node_key)
@@ -73,11 +73,21 @@ class MiniServer(EnrollmentServicer, RelayServicer):
             )
 
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *LONG])
-        add_EnrollmentServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
-        add_RelayServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        for file in (pb, relay_pb2):
+            for service in file.DESCRIPTOR.services_by_name.values():
+                handlers = {m.name: self._handler(m) for m in service.methods if hasattr(self, m.name)}
+                named = grpc.method_handlers_generic_handler(service.full_name, handlers)
+                self._server.add_generic_rpc_handlers((named,))
         credentials = grpc.dynamic_ssl_server_credentials(configuration(), configuration, True)
         self.port = self._server.add_secure_port(f"127.0.0.1:{self.port}", credentials)
         await self._server.start()
+
+    def _handler(self, method: Any) -> grpc.RpcMethodHandler:
+        return grpc.unary_unary_rpc_method_handler(
+            getattr(self, method.name),
+            request_deserializer=GetMessageClass(method.input_type).FromString,
+            response_serializer=GetMessageClass(method.output_type).SerializeToString,
+        )
 
     async def stop(self, grace: float | None = None) -> None:
         await self._server.stop(grace)

@@ -39,6 +39,7 @@ from moretta.server.port.listen import ENROLLMENT, HEALTH, RELAY, PortCertificat
 from moretta.server.port.relay import RelayService, SeenSignatures, SentMessages
 from moretta.server.port.superlink import SuperLinkAddress, SuperLinkClient
 from moretta.shared.enrollment import JoinString, derive_bootstrap
+from moretta.shared.messages import rpc
 from moretta.shared.pb import enrollment_pb2 as pb
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
 
@@ -291,11 +292,8 @@ class Calls:
     """The port's methods, as a client sees them."""
 
     def __init__(self, channel: grpc.Channel) -> None:
-        from moretta.shared.pb.enrollment_pb2_grpc import EnrollmentStub
-        from moretta.shared.pb.relay_pb2_grpc import RelayStub
-
         self.channel = channel
-        self.enrollment, self.relay = EnrollmentStub(channel), RelayStub(channel)
+        self.enrollment, self.relay = rpc.enrollment(channel), rpc.relay(channel)
 
     def enroll(self, site: SiteKeys, **changes: Any) -> pb.EnrollReply:
         content = {"site": site.name, "csr_der": site.csr(), "node_public_key": site.node_public}

@@ -15,13 +15,13 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from grpc_tools import protoc
 
     out = tmp_path_factory.mktemp("protos")
-    kinds = [f"--{kind}={out}" for kind in ("python_out", "pyi_out", "grpc_python_out")]
+    kinds = [f"--{kind}={out}" for kind in ("python_out", "pyi_out")]
     files = [f"moretta/shared/pb/{name}.proto" for name in NAMES]
     assert protoc.main([sys.executable, f"-Imoretta/shared/pb={ROOT / 'protos'}", *kinds, *files]) == 0
     return out / "moretta" / "shared" / "pb"
 
 
-@pytest.mark.parametrize("name", [f"{n}{end}" for n in NAMES for end in ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py")])
+@pytest.mark.parametrize("name", [f"{n}{end}" for n in NAMES for end in ("_pb2.py", "_pb2.pyi")])
 def test_the_committed_code_is_what_the_protos_generate(generated: Path, name: str) -> None:
     committed = ROOT / "shared" / "pb" / name
     assert committed.read_text(encoding="utf-8") == (generated / name).read_text(encoding="utf-8")

@@ -1,1 +1,1 @@
-"""What the server and a site must agree on. Never imports the rest of Moretta."""
+"""Code that server and sites share, so that they agree. It never imports the rest of Moretta."""

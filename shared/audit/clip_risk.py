@@ -42,7 +42,7 @@ class ClipAttack:
     recognised: Mapping[str, float] = field(default_factory=dict, repr=False)
     """By the clip's pseudonym: 1 if its own speaker is ranked first, 0 if not, between where scores tie."""
     reason: str = ""
-    """Why it does not count; empty if it does."""
+    """The reason why the attack does not count; empty if it does."""
 
     @property
     def top1(self) -> float | None:
@@ -52,11 +52,11 @@ class ClipAttack:
 
 @dataclass(frozen=True)
 class ClipRisks:
-    """What attacks found, clip by clip and person by person."""
+    """Results of attacks by clip and by person."""
 
     attacks: tuple[ClipAttack, ...]
     speaker_of: Mapping[str, str]
-    """Pseudonyms."""
+    """Pseudonym of a clip -> pseudonym of its speaker."""
     outlying: frozenset[str] = frozenset()
     """Speakers whose release lies so far from all others' that no attack is needed: their risk is 1."""
 

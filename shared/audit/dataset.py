@@ -46,7 +46,7 @@ class ClipSet:
     """Where each clip is in the packed views."""
     views: Mapping[str, PackedArrays] = field(default_factory=dict, repr=False)
     damaged: Mapping[str, int] = field(default_factory=dict)
-    """What could not be used, counted by reason."""
+    """Number of clips that could not be used, by reason."""
     classes: tuple[str, ...] = EMOTIONS
     """The study's labels; those of all sets that are compared."""
 

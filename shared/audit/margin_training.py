@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BatchOf = Callable[[Int64, np.random.Generator], "torch.Tensor"]
 """Makes the network's input for some clips, with random crops and the like."""
 FEWEST_FRAMES = 16
-"""That the networks of sequences take: the code of a clip is one frame, which is repeated."""
+"""Shortest input of the networks of sequences, in frames; a clip's code is one frame, which is repeated."""
 
 
 @dataclass(frozen=True)

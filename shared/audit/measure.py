@@ -159,7 +159,7 @@ class Measurement:
         speakers: Sequence[int] | None = None,
         **changes: Any,
     ) -> Result:
-        """One result; without a value it is invalid. That of a part counts the part's speakers and clips."""
+        """One result, invalid without a value. A result for some speakers counts these speakers and their clips."""
         if speakers is not None:
             changes |= {"speakers": len(speakers), "clips": sum(self.clips_of.get(s, 0) for s in speakers)}
         if value is None:

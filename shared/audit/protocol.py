@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is enrolled, tried and trained on.
+    """The sets that an attacker is enrolled, tried and trained on.
 
-    Encoders used as they are were trained on public data: `train` does not concern them, and semi-informed is not
-    theirs to claim. For a closed-set attacker enrolment is training, so it has no lazy-informed scenario.
+    Encoders used as they are were trained on public data: `train` does not concern them, so they have no semi-informed
+    scenario. For a closed-set attacker enrolment is training, so it has no lazy-informed scenario.
     """
 
     name: str

@@ -123,7 +123,7 @@ def _sound(clips: ClipSet) -> Iterator[tuple[int, str, Array]]:
 
 
 def _released(anonymizer: Anonymizer, clips: ClipSet) -> Iterator[tuple[int, Array]]:
-    """What is released of each clip, without those of which nothing is."""
+    """Index and released array of each clip that the anonymizer releases."""
     batch: list[tuple[int, str, Array]] = []
 
     def released() -> Iterator[tuple[int, Array]]:

@@ -24,7 +24,7 @@ FAILED = "it failed:"
 
 
 class Result(BaseModel):
-    """What one attacker, or utility evaluator, reached in one scenario by one metric.
+    """Figure of one attacker, or utility evaluator, in one scenario by one metric.
 
     `value` is None where there is no figure; `reason` then says why. An invalid result keeps its value, so that a
     reader sees what was discarded, and is never the strongest.
@@ -34,13 +34,13 @@ class Result(BaseModel):
 
     attack: Attack = "identity"
     target: str = "speaker"
-    """What is inferred: `speaker`, `sex`, `age group`, `membership of training clips`; `emotion` for utility."""
+    """Target of the inference: `speaker`, `sex`, `age group`, `membership of training clips`; `emotion` for utility."""
     modality: Literal["voice", "face", "both"]
     attacker: str
-    """Or the utility evaluator."""
+    """Name of the attacker or of the utility evaluator."""
     kind: Kind = "adaptive"
     scenario: str
-    """What the attacker knows (see `protocol`), or what else it looks at: `decoded`, `model`, `updates`."""
+    """Knowledge of the attacker (see `protocol`), or other data that it has: `decoded`, `model`, `updates`."""
     metric: str
     value: float | None = None
     low: float | None = None
@@ -51,13 +51,13 @@ class Result(BaseModel):
     """Enrolled speakers, for identification; speakers among the trials, for verification; sites, for updates. In a
     result of a subset: those in it, while an identification still chooses among all who are enrolled."""
     clips: int = Field(default=0, ge=0)
-    """Their trial clips."""
+    """Trial clips of these speakers."""
     invalid: bool = False
     """Whether the attacker failed a sanity check, or could not run: the result is no evidence of privacy."""
     reason: str = ""
-    """Why it is invalid, or has no figure."""
+    """The reason why the result is invalid or has no figure; otherwise empty."""
     note: str = ""
-    """What a reader must keep in mind."""
+    """Remark that a reader needs to interpret the figure; may be empty."""
     subset: str = "all"
     """`all`, `female`, `male`, an age group, `worst` (the worst-off speaker), or a speaker's pseudonym."""
     pooled: int = Field(default=1, ge=1)
@@ -67,7 +67,7 @@ class Result(BaseModel):
     by_speaker: dict[str, float] = Field(default_factory=dict)
     """The same figure of each speaker, by pseudonym, where speakers have no results of their own."""
     layer: str | None = None
-    """Of the model, for updates."""
+    """Layer of the model, for attacks on updates."""
     p_value: float | None = Field(default=None, ge=0, le=1)
     """How often a random choice of as many speakers does as well, where that was tried."""
     left_out: int = Field(default=0, ge=0)

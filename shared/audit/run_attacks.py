@@ -1,7 +1,7 @@
-"""How attacks are run: in the processes of a pool, and in an audit that goes on after an interruption only those left.
+"""How attacks are run: in the processes of a pool. After an interruption an audit runs only those that are left.
 
-Tasks are known by their place in the audit and by their label. That is enough, because results are used only where all
-that an audit depends on is the same: its caller says what that is.
+Tasks are known by their place in the audit and by their label. This is enough: results are used again only if
+everything that an audit depends on is the same. The caller states these dependencies.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class KeptResults:
 
     folder: Path
     tasks: int = 0
-    """How many tasks were placed so far."""
+    """Number of tasks that have a file so far."""
 
     def places(self, labels: Sequence[str]) -> list[Path | None]:
         """The files of the next tasks."""
@@ -50,7 +50,7 @@ _KEPT: ContextVar[KeptResults | None] = ContextVar("kept results", default=None)
 def keeping(folder: Path, *basis: str) -> Iterator[Path]:
     """Inside, results of attacks are kept below `folder`, and those there of the same `basis` are used again.
 
-    What was kept, with other bases too, is removed at the end of the block, unless it was interrupted or failed.
+    Kept results, those with other bases too, are removed at the end of the block, unless it was interrupted or failed.
     Nothing else in `folder` is touched. Code, versions of libraries and which attackers can run are part of the basis.
 
     Yields:

@@ -1,6 +1,6 @@
 """Attacks that need originals, which never leave their site: the site scores, and counts of rounded scores leave.
 
-The attacker is one that every site has in its own code. What it has learned of public people are arrays, offered and
+The attacker is one that every site has in its own code. Arrays with its training on public people are offered and
 approved with the study; encoders used as they are need none. The coordinator cannot change them after it has seen a
 release. Two scenarios are scored: `unprotected`, which shows whether the attacker works, and `ignorant`.
 """
@@ -89,7 +89,7 @@ def check_trainable(study: Study) -> None:
 
 
 def learned_rules(study: Study) -> Rules:
-    """What each array of an attacker of the study may be."""
+    """Rules for the arrays of the study's attackers, by name: shape and bounds."""
     found: dict[str, Rule] = {}
     for name in study.audit.at_sites:
         if sendable(name).trainable:

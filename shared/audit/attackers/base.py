@@ -49,7 +49,10 @@ class Attacker(ABC):
 
     @classmethod
     def missing(cls) -> str | None:
-        """Why this attacker cannot run here and the command that would help, or None. Its results are then invalid."""
+        """The reason why this attacker cannot run here, with the command that helps; None if it can run.
+
+        Results of an attacker that cannot run are invalid.
+        """
         return None
 
 

@@ -127,7 +127,7 @@ def _frame(frames: UInt8, rng: np.random.Generator, *, varied: bool, shift: int 
 
 
 ON_SEQUENCES = {"picture_cnn": "ecapa", "resnet": "tdnn"}
-"""What attacks codes of faces in place of a network of pictures."""
+"""Network of pictures -> the network that attacks codes of faces in its place."""
 
 
 class _WithNetwork(Attacker):

@@ -42,7 +42,7 @@ class PretrainedAttacker(Embedder):
 
     @classmethod
     def missing(cls) -> str | None:
-        """Why it cannot run here, and the command that would help."""
+        """See `PretrainedEncoder.missing`."""
         return cls.network.missing()
 
     def embed(self, clips: ClipSet) -> Float32:
@@ -258,7 +258,7 @@ class HeadOn(WithinClassEmbedder):
 
     @classmethod
     def missing(cls) -> str | None:
-        """What its encoder misses."""
+        """As of its encoder."""
         return get_attacker(cls.encoder).missing()
 
 

@@ -183,7 +183,7 @@ class Pair(NamedTuple):
     original: ClipSet | None
     released: ClipSet
     note: str
-    """What part of the clips this is; empty if it is all of them."""
+    """Text on the part of the clips and frames that is used; empty if it is all of them."""
 
 
 def prepare_pair(original: ClipSet | None, released: ClipSet, scratch: Path, pool: Workers, *, seed: int) -> Pair:

@@ -193,7 +193,7 @@ class Recipe:
         return _predict(self.network(x, y, seed))
 
     def update(self, start: Mapping[str, Array], x: Array, y: Int64, seed: int) -> dict[str, Array]:
-        """What training changes of the weights `start`, by layer: the update of a site with these clips."""
+        """Change of the weights `start` by training, by layer: the update of a site with these clips."""
         trained = self.network(x, y, seed, start=start).named_parameters()
         return {name: weight.detach().cpu().numpy() - start[name] for name, weight in trained}
 
@@ -288,7 +288,7 @@ def _by_luck(score: Float64, examples: MembershipExamples, auc: float, seed: int
 
 
 def too_few(examples: MembershipExamples) -> str:
-    """Why membership cannot be inferred; empty if it can."""
+    """The reason why membership cannot be inferred; empty if it can."""
     inside, outside = (len(np.unique(examples.speaker[own])) for own in (examples.member, ~examples.member))
     if min(inside, outside) >= 2:
         return ""

@@ -36,16 +36,16 @@ LEARNING_RATE, WEIGHT_DECAY = 3e-3, 1.0
 
 
 class Inferred(NamedTuple):
-    """What the twelve say of unknown clips."""
+    """Predictions of the twelve networks for unknown clips."""
 
     probability: Float64
     """[n, 12, classes], in the order of `NAMES`."""
     best: int
-    """The one chosen on the training people."""
+    """Index of the network that was chosen on the training people."""
 
 
 def infer_by_twelve(known: Array, label: Int64, speaker: Integers, unknown: Array, *, seed: int) -> Inferred:
-    """Train all twelve on `known` [m, d] with classes `label` [m] from 0 on, and ask about `unknown` [n, d].
+    """Train all twelve on `known` [m, d] with classes `label` [m] from 0 on, and apply them to `unknown` [n, d].
 
     Three copies of each are trained, each without another third of the people. Those stop it where their loss is least.
     A network's output is the mean over its copies. All copies are trained in one loop.
@@ -112,7 +112,7 @@ def _even_draw(held_out: Sequence[Int64], label: Int64, rng: np.random.Generator
 
 
 def _components(known: Array, unknown: Array) -> tuple[Float32, Float32]:
-    """Principal components of standardized clips, of mean variance 1. What they need is learned from `known`."""
+    """Principal components of standardized clips, of mean variance 1; mean, scale and axes are those of `known`."""
     exact = np.asarray(known, np.float64)
     centre, scale = exact.mean(0), exact.std(0)
     scale[scale == 0] = 1.0

@@ -1,4 +1,4 @@
-"""What a metric is, the registry that finds it by name, and the scored comparisons that verification metrics map."""
+"""The class of metrics, their registry by name, and the scored comparisons that verification metrics map."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Metric:
     kind: ScoreKind
     unit: str
     chance: float | Callable[[int], float]
-    """What an attacker without information gets: a number, or a function of the number of enrolled speakers."""
+    """Value for an attacker without information: a number, or a function of the number of enrolled speakers."""
     private: Literal["high", "low"]
     """Which values mean that identity is hidden."""
     needs_llr: bool = False

@@ -126,7 +126,7 @@ for _fpr, _name in TPR_METRICS.items():
 
 
 def resolution_note(trials: Trials, fpr: float) -> str | None:
-    """Why a false-positive rate cannot be resolved by these trials, or None if it can."""
+    """The reason why these trials cannot resolve a false-positive rate; None if they can."""
     nonmated, needed = int((~trials.mated).sum()), _needed(fpr)
     if nonmated >= needed:
         return None

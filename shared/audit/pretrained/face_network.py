@@ -1,4 +1,4 @@
-"""What face-api's networks have in common: their weights, and squares of the faces of a clip."""
+"""Base of face-api's networks: their weights, and squares of the faces of a clip."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FaceNetwork:
 
     @classmethod
     def missing(cls) -> str | None:
-        """Why it cannot run here, and the command that would help; None if the weights are here, unchanged."""
+        """The reason why it cannot run here, with the command that helps; None if its weights are here, unchanged."""
         if all(cached(name) is not None for name in (cls.name, f"{cls.name}-layout", "yunet")):
             return None
         return f"no weights of {cls.name}: run `{fetch_command(cls.name)}`"

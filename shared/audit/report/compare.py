@@ -15,7 +15,7 @@ RESAMPLES = 2000
 
 
 class Difference(Record):
-    """What changes from the first report to the second for the strongest attacker of one modality, by one metric."""
+    """Change from the first report to the second of one metric, for the strongest attacker of one modality."""
 
     modality: str
     metric: str

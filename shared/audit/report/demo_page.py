@@ -31,7 +31,7 @@ class ShownForm:
 
     sound: str = ""
     numbers: tuple[float, ...] = ()
-    """What was released in place of sound."""
+    """Values of a code that was released in place of sound."""
     pictures: tuple[str, ...] = ()
 
 
@@ -81,7 +81,7 @@ class Figure:
 
 
 def emotion_figures(report: Report) -> dict[str, Figure]:
-    """What the study's own models recognize in clips of people who were held out, by voice, face and both."""
+    """UAR of the study's own models on clips of held-out people, by voice, face and both."""
     tables = report.emotion.by_modality().items()
     return {m: Figure(t.uar, t.uar_low, t.uar_high, t.chance, t.model) for m, t in tables if t is not None}
 

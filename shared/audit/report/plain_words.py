@@ -1,4 +1,4 @@
-"""What figures mean to a reader who is no statistician: counts of ten people, guesses of a hundred, words."""
+"""Figures in plain words, for readers who are no statisticians: counts of ten people, guesses of a hundred."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def frequency(share: float, whole: int = 10) -> str:
 
 
 def identity_sentence(part: Headline, results: Sequence[Result] = (), *, without_originals: bool = False) -> str:
-    """What the strongest attacker of one modality does to ten people, or to a hundred where ten are too few."""
+    """How many of ten people the strongest attacker of one modality recognizes; of a hundred where ten are too few."""
     label = wording.modality_label(part.modality)
     figure = next((f for f in part.figures if f.metric == "top1"), None)
     if figure is None:
@@ -72,7 +72,7 @@ def emotion_sentence(tables: Mapping[Modality, EmotionTable]) -> str:
 
 
 def together_sentence(headline: Sequence[Headline]) -> str:
-    """What is known of an attacker who has voice and face: no attacker joins them yet."""
+    """Sentence on an attacker who has both voice and face; no attacker joins them yet."""
     found = {h.modality: f for h in headline for f in h.figures if f.metric == "top1"}
     if not found:
         return "Voice and face together: not attacked together, and nothing is known of either alone."
@@ -82,7 +82,7 @@ def together_sentence(headline: Sequence[Headline]) -> str:
 
 
 def model_sentence(report: Report) -> str:
-    """What the trained model gives away about whose clips it was trained on, by the strongest valid attacker."""
+    """Sentence on membership inference from the trained model, by the strongest valid attacker."""
     attacks = [r for r in report.inference if r.attack == "membership"]
     auc = strongest(r for r in attacks if r.metric == "auc" and r.is_whole)
     if auc is None or auc.value is None:
@@ -97,7 +97,7 @@ def model_sentence(report: Report) -> str:
 
 
 class Meaning(NamedTuple):
-    """What one epsilon is worth."""
+    """One epsilon in plain words."""
 
     unit: str
     epsilon: str
@@ -130,7 +130,7 @@ def most_right(epsilon: float, delta: float) -> float:
 
 
 def epsilon_meanings(rows: Sequence[PrivacyRow]) -> dict[str, list[Meaning]]:
-    """By mechanism what it guarantees people in the end, at the worst site."""
+    """Final guarantees of each mechanism for people, in plain words, at the worst site."""
     found: dict[str, list[Meaning]] = {}
     final = latest(rows)
     for mechanism in dict.fromkeys(row.mechanism for row in final):
@@ -145,7 +145,7 @@ def epsilon_meanings(rows: Sequence[PrivacyRow]) -> dict[str, list[Meaning]]:
 
 
 def untested(report: Report) -> list[str]:
-    """What a reader might take as examined, and was not."""
+    """Sentences on what was not tested, though a reader might expect it."""
     study, found = report.run.study, []
     section = study.get("audit")
     named = section.get("attackers") if isinstance(section, dict) else None

@@ -66,7 +66,7 @@ class Chart:
     width: float
     height: float  # CSS pixels
     tips: dict[str, str] = field(default_factory=dict)
-    """What a mark stands for, by its id: shown on hover, and together the description of the chart."""
+    """Texts of the marks, by id: shown on hover, and together the description of the chart."""
     figure: Figure = field(init=False)
 
     def __post_init__(self) -> None:

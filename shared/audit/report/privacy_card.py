@@ -31,7 +31,7 @@ CARD_SCHEMA_JSON = "privacy-card.schema.json"
 
 
 class Guarantee(Record):
-    """What differential privacy promises for one unit of one mechanism, at the site where it promises least."""
+    """Guarantee of differential privacy for one unit of one mechanism, at the site where it is weakest."""
 
     mechanism: str
     unit: Literal["value", "frame", "clip", "speaker", "site"]

@@ -1,7 +1,7 @@
-"""What `report.json` holds, the contract of names that scripts, the HTML and later versions read; and how its emotion
-tables come from predictions.
+"""Records of `report.json`, whose names scripts, the HTML and later versions rely on; and its emotion tables, computed
+from predictions.
 
-All records are frozen, refuse unknown keys and hold no NaN or infinity: what is unknown or undefined is null.
+All records are frozen, refuse unknown keys and hold no NaN or infinity: unknown or undefined values are null.
 Fractions are in [0, 1], never percent. `low` and `high` are the ends of a 95 % interval over speakers, null where
 fewer than two speakers were there to draw from.
 """
@@ -88,7 +88,7 @@ class EmotionResult(EmotionTable):
     ece: Fraction | None = None
     """Expected calibration error of the six-class probabilities: how far confidence is from being right."""
     reliability: tuple[ReliabilityBin, ...] = ()
-    """What `ece` is of: bins of confidence that have clips, the least sure first."""
+    """Bins of confidence from which `ece` is computed, those with clips, from low to high confidence."""
 
 
 class EmotionResults(Record):
@@ -189,10 +189,10 @@ class PrivacyRow(Record):
     epsilon: float | None = Field(ge=0)  # what is guaranteed, composed to the unit; null is no finite guarantee
     delta: float = Field(default=0.0, ge=0, lt=1)
     nominal: float | None = Field(default=None, ge=0)
-    """What the mechanism's own parameters claim at this unit, whether or not its assumptions hold."""
+    """Epsilon by the mechanism's own parameters at this unit, whether or not its assumptions hold."""
     note: str = ""
     round: int | None = Field(default=None, ge=0)
-    """Spent up to and including this round; null for what does not grow with rounds."""
+    """Last round that the figure includes; null for a loss that does not grow with rounds."""
 
 
 class DropCount(Record):
@@ -203,7 +203,7 @@ class DropCount(Record):
 
 
 class CorpusPart(Record):
-    """What was studied. No file name and no speaker number appears in a report."""
+    """The corpus of the study. No file name and no speaker number appears in a report."""
 
     name: str
     synthetic: bool
@@ -232,7 +232,7 @@ class SiteRow(Record):
     rounds: Count  # training rounds it took part in
     dropped: Count = 0
     missed: tuple[str, ...] = ()
-    """What it took no part in, because it was lost, revoked, or sent what could not be used."""
+    """Stages and rounds without this site, because it was lost, revoked, or sent unusable data."""
     seconds: Seconds | None = None  # from each message to it until its reply was there, all together
     bytes_sent: Count | None = None  # to it
     bytes_received: Count | None = None  # from it
@@ -329,7 +329,7 @@ class HeadlineFigure(Record):
 
 
 class Headline(Record):
-    """What a reader should remember of one modality."""
+    """Main figures of one modality."""
 
     modality: str
     figures: tuple[HeadlineFigure, ...]  # by metric: top-1 first, then EER; empty if every attacker was invalid

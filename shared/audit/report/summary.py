@@ -1,4 +1,4 @@
-"""What a reader should take away: headline, key figures, and sentences that a review board can quote."""
+"""Summary of a report: headline, key figures, and sentences that a review board can quote."""
 
 from __future__ import annotations
 

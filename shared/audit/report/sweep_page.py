@@ -76,7 +76,7 @@ def render_sweep(report: SweepReport) -> str:
 
 
 def findings(report: SweepReport) -> list[str]:
-    """What a reader should take away, worst news included."""
+    """Summary of a sweep in sentences, unfavourable findings included."""
     sentences = []
     for (corpus, modality), rows in groups(report.rows).items():
         label = f"{wording.modality_label(modality)}, {corpus}"

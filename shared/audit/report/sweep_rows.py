@@ -1,4 +1,4 @@
-"""What `sweep.json` and `sweep.csv` hold, one row for each cell of the grid and modality; and its texts for tables."""
+"""Rows of `sweep.json` and `sweep.csv`, one for each cell of the grid and modality; and their texts for tables."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ HEADINGS = (
     "curve", "", "modality", "emotion UAR", "evaluator's UAR", "top-1", "EER",
     "release: nominal", "per clip", "per speaker", "model: nominal", "per clip", "per speaker",
 )  # fmt: skip
-"""Of `table_cells`."""
+"""Headings of the columns of `table_cells`."""
 
 
 class SweepRow(Record):
-    """One cell, over all its seeds and tested folds. What is unknown is null, with the reason in `note` or `failed`.
+    """One cell, over all its seeds and tested folds. An unknown figure is null, with the reason in `note` or `failed`.
 
     Every epsilon is that of the clip or the speaker that loses most, at the worst site, composed by the sites' ledgers;
     null is no finite guarantee. `release_...` is what leaves the sites, `model_...` what the models alone reveal.

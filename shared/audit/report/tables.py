@@ -1,4 +1,4 @@
-"""What the tables of a report's pages hold, grouped and ordered, so that a template only places it; and the rows and
+"""Content of the tables of a report's pages, grouped and ordered, so that a template only places it; and the rows and
 sentences about privacy loss.
 """
 
@@ -175,7 +175,7 @@ def inference_tables(results: Sequence[Result]) -> list[Content]:
 
 
 def inference_sentence(results: Sequence[Result]) -> str | None:
-    """What leaks beyond identity, for the summary; None if nothing was attacked."""
+    """Sentence of the summary on leaks beyond identity; None if nothing was attacked."""
     if not results:
         return None
     best = [r for r in strongest_of_each(results) if r.metric not in _SECONDARY]
@@ -216,7 +216,7 @@ def _chance(r: Result) -> str:
 
 
 def site_level_rows(study: Study, site: str, rounds: int) -> list[PrivacyRow]:
-    """What the aggregated models reveal about a site whose update was aggregated in so many rounds, of all models."""
+    """Guarantees for a site whose update was aggregated in so many rounds, over all models together."""
     plan, wanted = plan_site_level(study), study.aggregation
     if plan is None or rounds == 0:
         return []
@@ -242,7 +242,7 @@ def site_level_rows(study: Study, site: str, rounds: int) -> list[PrivacyRow]:
 
 
 def budget_tables(rows: Sequence[PrivacyRow]) -> Content:
-    """What was spent in the end, nominal and composed side by side: by mechanism the worst site, and all sites."""
+    """Tables of the final privacy loss, nominal beside composed: by mechanism the worst site, and all sites."""
     final = latest(rows)
     units = [unit for unit in UNITS if any(row.unit == unit for row in final)]
     worst, sites = [], []

@@ -71,7 +71,7 @@ def title(gate: GatePart) -> str:
 
 
 def meaning(gate: GatePart) -> str:
-    """What the verdict says, and what it does not."""
+    """The verdict in one or two sentences, with its limits."""
     if not gate.criteria:
         return "No criterion could be held against anything: nothing was attacked, so nothing is known."
     if gate.verdict == "fails":
@@ -79,8 +79,8 @@ def meaning(gate: GatePart) -> str:
     if gate.verdict == "inconclusive":
         return "No figure is beyond its limit, and not every one is known well enough. This is no evidence of privacy."
     return (
-        "Every figure keeps its limit with its whole interval. That is for these attackers, these people, and single "
-        "clips: what several clips of a person give away stands below."
+        "Every figure keeps its limit with its whole interval. This holds for these attackers, these people, and "
+        "single clips: figures for several clips of a person stand below."
     )
 
 

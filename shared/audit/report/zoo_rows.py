@@ -1,4 +1,4 @@
-"""What `zoo.json` and `zoo.csv` hold: one row for each system, setting and half of the people."""
+"""Rows of `zoo.json` and `zoo.csv`: one for each system, setting and half of the people."""
 
 from __future__ import annotations
 

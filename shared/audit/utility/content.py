@@ -1,4 +1,4 @@
-"""What a release is still good for beyond emotion: its words, its sentence, its prosody.
+"""Utility of a release beyond emotion: its words, its sentence, its prosody.
 
 A recogniser or a tracker that was made for unprotected speech is used as it is, on originals (`unprotected`) and on
 releases (`ignorant`). Where it fails on originals, its figures on releases are invalid: they would measure it, and not
@@ -34,7 +34,7 @@ Sets = Mapping[SetName, ClipSet]
 
 @dataclass(frozen=True)
 class MeterInput:
-    """What a meter gets: both sets of the same clips, and how intervals are drawn."""
+    """Input of a meter: both sets of the same clips, and the settings of intervals."""
 
     sets: Sets
     seed: int

@@ -55,12 +55,12 @@ class UtilityEvaluator(ABC):
 
     @classmethod
     def missing(cls) -> str | None:
-        """Why this evaluator cannot run here and the command that would help, or None."""
+        """The reason why this evaluator cannot run here, with the command that helps; None if it can run."""
         return None
 
     @classmethod
     def unfit(cls, classes: Sequence[str]) -> str | None:
-        """Why this evaluator cannot separate these classes, or None."""
+        """The reason why this evaluator cannot separate these classes; None if it can."""
         del classes
         return None
 
@@ -135,7 +135,7 @@ class SelfSupervised(ClassifierEvaluator):
 
     @classmethod
     def missing(cls) -> str | None:
-        """What its encoder misses."""
+        """As of its encoder."""
         return cls.encoder.missing()
 
     def vectors(self, clips: ClipSet) -> Float32:

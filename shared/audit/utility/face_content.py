@@ -1,7 +1,7 @@
-"""What of a face is left beyond its emotion: landmarks, picture, identity, expression, and how unlike outputs are.
+"""Figures of a released face beyond its emotion: landmarks, picture, identity, expression, and diversity of outputs.
 
-All compare a release with its original but for the last. Where a public face was released that wears the expression,
-landmarks and picture are far from the original by intent; `landmark_movement` and expression then say what was kept.
+All but the last compare a release with its original. Where a public face with the same expression was released,
+landmarks and picture are far from the original by intent; then `landmark_movement` and expression show what was kept.
 """
 
 from __future__ import annotations

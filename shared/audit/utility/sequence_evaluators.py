@@ -24,8 +24,8 @@ DROPOUT = 0.3
 class _OfSequences(UtilityEvaluator):
     """The federated model `sequence` of a modality, trained centrally on varied examples.
 
-    Where that does not fit its training data, a network is trained longer on examples as they are. What still does not
-    fit is invalid: its failure says nothing about the release.
+    Where that does not fit its training data, a network is trained longer on examples as they are. If that does not
+    fit either, the result is invalid: the failure says nothing about the release.
     """
 
     only_named: ClassVar[bool] = True

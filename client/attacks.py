@@ -31,7 +31,6 @@ def respond_to_attack(settings: SiteSettings, study: Study, attacker: str, appro
     """Counts of the scores of one attacker.
 
     Args:
-        attacker: one of those that the study names.
         approval: digest of the offer, with what the attacker has learned.
 
     Raises:

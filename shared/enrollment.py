@@ -60,11 +60,8 @@ _SERIAL = 1
 
 
 def check_site_name(name: str) -> str:
-    """Return `name` if a site may have it: no two names look alike in a certificate, a log or a path.
-
-    Raises:
-        EnrollmentError: it is not 1 to 63 of `a-z`, `0-9` and `-` with no hyphen at either end.
-    """
+    """Return `name` if a site may have it: no two names look alike in a certificate, a log or a path. Raises
+    EnrollmentError: it is not 1 to 63 of `a-z`, `0-9` and `-` with no hyphen at either end."""
     if not _SITE_NAME.fullmatch(name):
         raise EnrollmentError(
             f"{name[:80]!r} as the name of a site",
@@ -75,11 +72,8 @@ def check_site_name(name: str) -> str:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Host (an IPv6 address without its brackets) and port of `host:port`.
-
-    Raises:
-        EnrollmentError: it is of another form, or the port is not within 1 to 65535.
-    """
+    """Host (an IPv6 address without its brackets) and port of `host:port`. Raises EnrollmentError: it is of another
+    form, or the port is not within 1 to 65535."""
     host, _, port = address.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     good_host = _is_ipv6(bare) if bare != host else _HOST.fullmatch(host) is not None
@@ -123,11 +117,8 @@ def has_fingerprint(der: bytes, expected: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class JoinString:
-    """The content of a join string. Its repr and str hide the secret; `encode` alone shows it.
-
-    Raises:
-        EnrollmentError: on making one with a field that cannot be.
-    """
+    """The content of a join string. Its repr and str hide the secret; `encode` alone shows it. Raises EnrollmentError:
+    on making one with a field that cannot be."""
 
     address: str
     """Of the server, `host:port`."""

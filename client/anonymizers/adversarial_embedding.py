@@ -122,7 +122,6 @@ class EmbeddingVoice(UnboundedVoice[EmbeddingOptions]):
     As `waveform`, the clip itself is released, its pitch, formants and bandwidths changed as the new embedding says.
 
     Args:
-        network: trained on public speech.
         driver: what changes sound as an embedding says; None to release embeddings.
     """
 

@@ -59,7 +59,6 @@ class AutoencoderFaceAnonymizer(FaceAnonymizer):
 
     Args:
         cropper: its side is the network's.
-        model: a trained autoencoder.
         noise: standard deviation of the Gaussian corruption, for values in [0, 1].
     """
 

@@ -101,8 +101,6 @@ class ClipSelection:
     there twice has two turns, and how many clips are chosen depends on their number alone.
 
     Args:
-        limit: clips of a speaker that are released at most.
-        key: secret.
         clips: all samples and pooled vectors, which every speaker's own units are fitted on.
     """
 

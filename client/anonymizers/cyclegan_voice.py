@@ -51,11 +51,7 @@ class CycleOptions(MfccOptions):
 
 @anonymizer("cyclegan-voice", modality="voice", version="1")
 class CycleVoice(UnboundedVoice[CycleOptions]):
-    """Sound -> pitch, mel-cepstra, aperiodicity -> the first two as of the other sex -> sound, stretched.
-
-    Args:
-        cycle: trained on public speech.
-    """
+    """Sound -> pitch, mel-cepstra, aperiodicity -> the first two as of the other sex -> sound, stretched."""
 
     Options = CycleOptions
     forms = ("waveform",)
@@ -79,11 +75,8 @@ class CycleVoice(UnboundedVoice[CycleOptions]):
 
     @classmethod
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
-        """Both networks and the statistics of both pools. A network that does not do as it should is notified.
-
-        Raises:
-            StudyError: the vocoder is not installed, or too few clips of one sex: see `pools_of`.
-        """
+        """Both networks and the statistics of both pools. A network that does not do as it should is notified. Raises
+        StudyError: the vocoder is not installed, or too few clips of one sex: see `pools_of`."""
         _check_installed()
         options = cls.options_of(study)
         folder = options.public_speech
@@ -109,11 +102,8 @@ class CycleVoice(UnboundedVoice[CycleOptions]):
         return cls(options, VoiceCycle.from_arrays(public, width=options.width))
 
     def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:  # noqa: ARG002
-        """Find each person's pool by the mean over clips of their median pitch.
-
-        Raises:
-            StudyError: the vocoder is not installed at this site.
-        """
+        """Find each person's pool by the mean over clips of their median pitch. Raises StudyError: the vocoder is not
+        installed at this site."""
         _check_installed()
         heights: dict[Speaker, list[float]] = {}
         for speaker, clip in usable(clips):
@@ -122,11 +112,8 @@ class CycleVoice(UnboundedVoice[CycleOptions]):
         self._pools = {who: self._cycle.pools.nearest(float(np.mean(found))) for who, found in heights.items()}
 
     def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:  # noqa: ARG002
-        """float32 [duration_factor x samples]. A clip of somebody without a voiced clip goes by its own pitch.
-
-        Raises:
-            ClipError: reason `too-long`: no release may be as long as this one would become.
-        """
+        """float32 [duration_factor x samples]. A clip of somebody without a voiced clip goes by its own pitch. Raises
+        ClipError: reason `too-long`: no release may be as long as this one would become."""
         sound, factor = check_samples(clip), self._options.duration_factor
         if (wanted := round(factor * len(sound))) > MAX_SAMPLES:
             found = f"a release of {wanted / SAMPLE_RATE:.0f} s"

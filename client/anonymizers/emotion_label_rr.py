@@ -77,13 +77,8 @@ class LabelerTraining(EmotionTraining):
 
 @anonymizer("emotion-label-rr", modality="voice", version="2")
 class EmotionLabelVoice(LabelRelease[LabelOptions]):
-    """One of six labels for each clip, as `LabelRelease` has it.
-
-    Args:
-        options: what the study chooses.
-        form: `code-tokens`, or `code`: 1 at the label's place, and else 0.
-        public: trained on public speech, or by all sites.
-    """
+    """One of six labels for each clip, as `LabelRelease` has it. `form`: `code-tokens`, or `code`: 1 at the label's
+    place, and else 0."""
 
     Options = LabelOptions
     forms = ("code", "code-tokens")
@@ -114,11 +109,8 @@ class EmotionLabelVoice(LabelRelease[LabelOptions]):
 
     @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> EmotionLabelVoice:
-        """Build from the study and the coordinator's labeler, from public speech or from all sites.
-
-        Raises:
-            StudyError: there is none, or the study's classes are not the six emotions.
-        """
+        """Build from the study and the coordinator's labeler, from public speech or from all sites. Raises StudyError:
+        there is none, or the study's classes are not the six emotions."""
         check_classes(study, cls.name, cls.modality)
         return cls(cls.options_of(study), study.voice.form, EmotionLabeler.from_arrays(public))
 

@@ -121,11 +121,8 @@ def uniform_errors(
 
 
 def leave_one_speaker_out(clips: Labelled, spread: Matrix) -> dict[Speaker, EmotionLabeler]:
-    """A labeler for each speaker that was trained on the other groups of speakers.
-
-    Raises:
-        StudyError: too few speakers, or fewer than two emotions of the others.
-    """
+    """A labeler for each speaker that was trained on the other groups of speakers. Raises StudyError: too few speakers,
+    or fewer than two emotions of the others."""
     speakers, labelers = sorted(clips), dict[Speaker, EmotionLabeler]()
     if len(speakers) < FEWEST_SPEAKERS:
         raise StudyError(

@@ -64,8 +64,6 @@ class MeasuredFace(FaceAnonymizer):
 
     Args:
         cropper: its side is what is measured, not what is released.
-        options: what the study chooses.
-        fps: frames per second of the clips.
         public: the distribution that everybody's measures are brought to.
         form: the pictures, or the numbers that they are drawn from.
     """
@@ -172,15 +170,8 @@ class Reading(NamedTuple):
 
 @anonymizer("expression-track", modality="face", version="1")
 class ExpressionTrack(MeasuredFace):
-    """Measures expression, and draws it as the same public person.
-
-    Args:
-        cropper: its side is what is measured, not what is released.
-        options: what the study chooses.
-        fps: frames per second of the clips.
-        public: the distribution that everybody's measures are brought to; default the shipped one.
-        form: the pictures, or the numbers that they are drawn from.
-    """
+    """Measures expression, and draws it as the same public person. `public`: the distribution that everybody's measures
+    are brought to; default the shipped one."""
 
     Options = TrackOptions
     note = (

@@ -57,10 +57,7 @@ class LabelRelease(PlannedAnonymizer[OptionsT]):
     released. With labels from the site, no speaker's are right much more often than others', see `CEILING`.
 
     Args:
-        options: what the study chooses.
-        form: released form that shows the label.
         public: trained on public people, or by all sites.
-        response: the randomized response of one label.
         labels_from: `site` trains labelers here; any other takes `public`.
     """
 
@@ -109,11 +106,8 @@ class LabelRelease(PlannedAnonymizer[OptionsT]):
         return True
 
     def train_on_emotions(self, clips: Iterable[tuple[Speaker, Array, int]]) -> None:
-        """Take each clip's label, and train each speaker's labeler on the site's other speakers.
-
-        Raises:
-            StudyError: too few speakers or emotions at this site.
-        """
+        """Take each clip's label, and train each speaker's labeler on the site's other speakers. Raises StudyError: too
+        few speakers or emotions at this site."""
         found: dict[Speaker, list[tuple[npt.NDArray[np.float64], int]]] = defaultdict(list)
         for speaker, clip, emotion in clips:
             try:

@@ -59,9 +59,6 @@ class LandmarkFaceAnonymizer(MeasuredFace):
     """Crop -> 98 points -> the public person's -> 24 coordinates -> a picture of the public person.
 
     Args:
-        options: what the study chooses.
-        networks: trained on drawn people.
-        fps: frames per second of the clips.
         form: the pictures, or the coordinates that they are drawn from.
 
     Raises:
@@ -90,11 +87,8 @@ class LandmarkFaceAnonymizer(MeasuredFace):
 
     @classmethod
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
-        """Both networks, trained on drawn people once for each choice of options.
-
-        Raises:
-            StudyError: the face mesh is not here.
-        """
+        """Both networks, trained on drawn people once for each choice of options. Raises StudyError: the face mesh is
+        not here."""
         if (why := FaceMesh.missing()) is not None:
             raise StudyError(f"the anonymizer {NAME} cannot run here: {why}")
         from moretta.shared.models.train_landmark_face import train_landmark_face

@@ -20,12 +20,8 @@ from moretta.shared.release.anonymizer import Speaker
 
 
 class NormalizedCodes:
-    """Measures clips, and remembers what each speaker's codes are normalized by.
-
-    Args:
-        code: public, or trained at the sites.
-        in_windows: one code for each step, or one for the clip.
-    """
+    """Measures clips, and remembers what each speaker's codes are normalized by. `in_windows`: one code for each step,
+    or one for the clip."""
 
     def __init__(self, code: SpeakerCode, *, in_windows: bool) -> None:
         self._code, self._in_windows = code, in_windows
@@ -46,11 +42,8 @@ class NormalizedCodes:
         self._scales.clear()
 
     def noisy(self, samples: Audio, noise: NoiseSource, speaker: Speaker, *, sigma: float) -> npt.NDArray[Any]:
-        """[1, d], or [steps, d] in windows: codes with noise, on a grid that hides the low bits.
-
-        Raises:
-            ClipError: reason `unknown-speaker`.
-        """
+        """[1, d], or [steps, d] in windows: codes with noise, on a grid that hides the low bits. Raises ClipError:
+        reason `unknown-speaker`."""
         codes = self._scale(speaker)(measured_clip(samples, in_windows=self._in_windows))
         return on_grid(codes + noise.private_normal(sigma, codes.shape), sigma) if sigma else np.asarray(codes)
 

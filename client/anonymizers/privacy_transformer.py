@@ -54,12 +54,7 @@ class TransformerOptions(PublicSpeechOptions):
 
 @anonymizer("privacy-transformer", modality="voice", version="1")
 class TransformerVoice(UnboundedVoice[TransformerOptions]):
-    """Sound -> public encoder -> Transformer, with a target voice -> embedding in public standard deviations.
-
-    Args:
-        encoder: embeds clips.
-        network: trained on synthetic voices.
-    """
+    """Sound -> public encoder -> Transformer, with a target voice -> embedding in public standard deviations."""
 
     Options = TransformerOptions
     forms = ("code",)

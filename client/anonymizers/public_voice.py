@@ -58,12 +58,7 @@ class PublicVoiceOptions(MfccOptions):
 
 @anonymizer("public-voice", modality="voice", version="1")
 class SpokenByPublicVoice(UnboundedVoice[PublicVoiceOptions]):
-    """Sound -> sentence and manner -> the same sentence by a public person.
-
-    Args:
-        code: of a manner, fitted on public speech.
-        bank: recordings of the public person.
-    """
+    """Sound -> sentence and manner -> the same sentence by a public person."""
 
     Options = PublicVoiceOptions
     forms = ("waveform",)
@@ -89,11 +84,8 @@ class SpokenByPublicVoice(UnboundedVoice[PublicVoiceOptions]):
 
     @classmethod
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
-        """The code, the recordings of the public voice, and statistics of public speech.
-
-        Raises:
-            StudyError: an extra is not installed; or see `make_voice_bank`.
-        """
+        """The code, the recordings of the public voice, and statistics of public speech. Raises StudyError: an extra is
+        not installed; or see `make_voice_bank`."""
         _check_installed()
         options = cls.options_of(study)
         notify("measuring public speech")
@@ -131,11 +123,8 @@ class SpokenByPublicVoice(UnboundedVoice[PublicVoiceOptions]):
         self._words.keep_in(folder / f"{self.name}-words.safetensors")
 
     def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:
-        """Take the clips that each speaker's clips are normalized by.
-
-        Raises:
-            StudyError: an extra is not installed at this site.
-        """
+        """Take the clips that each speaker's clips are normalized by. Raises StudyError: an extra is not installed at
+        this site."""
         _check_installed()
         self._unrecognised = 0
         known = list(usable(clips))
@@ -144,11 +133,8 @@ class SpokenByPublicVoice(UnboundedVoice[PublicVoiceOptions]):
             self._words.learn(known, noise)
 
     def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:
-        """float32 [samples], as long as the public voice takes.
-
-        Raises:
-            ClipError: reason `no-sentence`, `unknown-sentence` or `unknown-speaker`.
-        """
+        """float32 [samples], as long as the public voice takes. Raises ClipError: reason `no-sentence`,
+        `unknown-sentence` or `unknown-speaker`."""
         samples = check_samples(clip)
         said = self._words.spoken(samples)
         if said is None:

@@ -51,11 +51,7 @@ class RdalOptions(PublicSpeechOptions):
 
 @anonymizer("rdal", modality="voice", version="1")
 class RdalVoice(UnboundedVoice[RdalOptions]):
-    """Sound -> magnitudes -> fixed mask -> mel bands -> code of 64 values on a public scale.
-
-    Args:
-        network: trained on public speech.
-    """
+    """Sound -> magnitudes -> fixed mask -> mel bands -> code of 64 values on a public scale."""
 
     Options = RdalOptions
     forms = ("code",)
@@ -72,11 +68,8 @@ class RdalVoice(UnboundedVoice[RdalOptions]):
 
     @classmethod
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
-        """Mask and encoder. A fault of the adversary is notified, and stands in the statement of every release.
-
-        Raises:
-            StudyError: too few people, or emotions: see `train_speech_code`.
-        """
+        """Mask and encoder. A fault of the adversary is notified, and stands in the statement of every release. Raises
+        StudyError: too few people, or emotions: see `train_speech_code`."""
         options = cls.options_of(study)
         folder, mask = options.public_speech, None
         if options.mask:

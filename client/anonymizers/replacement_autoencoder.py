@@ -76,11 +76,7 @@ class AutoencoderTraining(ReplacementTraining):
 
 @anonymizer("replacement-autoencoder", modality="voice", version="1")
 class ReplacementVoice(UnboundedVoice[ReplacementOptions]):
-    """95 measurements -> public scale -> autoencoder -> 95 values on the same scale.
-
-    Args:
-        network: trained on public speech.
-    """
+    """95 measurements -> public scale -> autoencoder -> 95 values on the same scale."""
 
     Options = ReplacementOptions
     forms = ("code",)
@@ -98,11 +94,8 @@ class ReplacementVoice(UnboundedVoice[ReplacementOptions]):
 
     @classmethod
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
-        """The autoencoder. A fault of its adversary is notified, and stands in the statement of every release.
-
-        Raises:
-            StudyError: too few people, or none of an emotion: see `PublicSplit`.
-        """
+        """The autoencoder. A fault of its adversary is notified, and stands in the statement of every release. Raises
+        StudyError: too few people, or none of an emotion: see `PublicSplit`."""
         options = cls.options_of(study)
         notify("measuring public speech")
         rows = measured_public_speech(options.public_speech, in_windows=False)

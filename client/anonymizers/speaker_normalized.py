@@ -154,11 +154,8 @@ class SpeakerNormalized(VoiceAnonymizer[NormalizedOptions]):
 
     @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> SpeakerNormalized:
-        """Build from the study and the code of public speech, or the one that the sites trained.
-
-        Raises:
-            StudyError: there is no such code, or one of another size or kind.
-        """
+        """Build from the study and the code of public speech, or the one that the sites trained. Raises StudyError:
+        there is no such code, or one of another size or kind."""
         options, code = cls.options_of(study), speaker_code.SpeakerCode.from_arrays(public)
         made = "directions" if code.hidden is None else "network"
         if code.size != options.code_size:

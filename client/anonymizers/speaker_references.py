@@ -81,12 +81,8 @@ class Reference:
 
 
 class SpeakerReferences:
-    """References by speaker, in memory; their secrets also in a file, if there is a path.
-
-    Args:
-        path: None remembers nothing beyond this object.
-        width: measurements in a row.
-    """
+    """References by speaker, in memory; their secrets also in a file, if there is a path. `path`: None remembers
+    nothing beyond this object."""
 
     def __init__(self, path: Path | None, width: int) -> None:
         self._path, self._width = path, width

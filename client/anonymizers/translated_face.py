@@ -71,7 +71,6 @@ class TranslatedFace(LabelRelease[TranslatedOptions]):
     """One picture a clip, which hides even its length; a clip without a face gets a label, too, and is not counted.
 
     Args:
-        options: what the study chooses.
         pictures: float32 [6, 64, 64, 3] in [0, 1], of the public person in each emotion.
         public: the labeler of drawn people, and the spread that ranks are made with.
     """
@@ -110,11 +109,8 @@ class TranslatedFace(LabelRelease[TranslatedOptions]):
 
     @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> Self:
-        """Build from the study and the coordinator's arrays.
-
-        Raises:
-            StudyError: they are not what the rules say, or the study's classes are not the six emotions.
-        """
+        """Build from the study and the coordinator's arrays. Raises StudyError: they are not what the rules say, or the
+        study's classes are not the six emotions."""
         check_classes(study, cls.name, cls.modality)
         (pictures,) = taken(public, {PICTURES: cls.public_rules(study)[PICTURES]})
         return cls(cls.options_of(study), pictures, EmotionLabeler.from_arrays(public, LABELER, cls.measurements))

@@ -84,11 +84,8 @@ def _together(study: Study) -> tuple[Modality, ...]:
 
 
 def _embedding(study: Study, modality: Modality, notify: Notify) -> UnlearntEmbedding:
-    """Trained as the study says, once for all of its modalities.
-
-    Raises:
-        StudyError: the options of both modalities differ; otherwise see `public_clips` and `train_unlearnt`.
-    """
+    """Trained as the study says, once for all of its modalities. Raises StudyError: the options of both modalities
+    differ; otherwise see `public_clips` and `train_unlearnt`."""
     modalities, folder, task = _agreed(study)
     notify(f"training {NAME} of {' and '.join(modalities)} on public people")
     made = _trained(modalities, folder, task)[modality]
@@ -219,11 +216,7 @@ class UnlearntBranch(Anonymizer):
 
 @anonymizer(NAME, modality="voice", version="1")
 class UnlearntVoice(UnlearntBranch, UnboundedVoice[UnlearntVoiceOptions]):
-    """Log-mel bands -> convolutions, two recurrent layers, mean -> embedding of 32 values.
-
-    Args:
-        network: trained on public people.
-    """
+    """Log-mel bands -> convolutions, two recurrent layers, mean -> embedding of 32 values."""
 
     Options = UnlearntVoiceOptions
     public_options = frozenset({"adversary_strength", "epochs", "public_speech"})

@@ -60,11 +60,7 @@ class WordProsody:
         return self._understood[digest] if digest in self._understood else SentenceRecognizer.load().spoken(samples)
 
     def noisy(self, samples: Audio, said: Spoken, noise: NoiseSource, speaker: Speaker) -> list[Word]:
-        """In the range of the public voice, durations on the grid.
-
-        Raises:
-            ClipError: reason `unknown-speaker`.
-        """
+        """In the range of the public voice, durations on the grid. Raises ClipError: reason `unknown-speaker`."""
         if speaker not in self._references:
             raise ClipError("unknown-speaker", "a speaker of whom nothing was fitted", fix="call `fit` first")
         reference, (middle, spread) = self._references[speaker], self._bank.word_scale.astype(np.float64)

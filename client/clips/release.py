@@ -154,7 +154,6 @@ def make_release(
     Args:
         shared: what the coordinator made in public, by name.
         folder: where to; default the site's own place for this study.
-        progress: called with clips done and in all.
 
     Raises:
         StudyError: public arrays that the study's anonymizers do not take, or with values that cannot be.
@@ -263,11 +262,8 @@ def _account(settings: SiteSettings, study: Study, made: Sequence[tuple[Outgoing
 def training_ahead(
     settings: SiteSettings, study: Study, released: Mapping[Modality, Sequence[tuple[str, str]]]
 ) -> list[Loss]:
-    """Losses by training on a release until the study's last round.
-
-    Args:
-        released: the site's own pseudonyms of speaker and clip, by modality.
-    """
+    """Losses by training on a release until the study's last round. `released`: the site's own pseudonyms of speaker
+    and clip, by modality."""
     if not study.privacy.dp_sgd:
         return []
     pairs: dict[ModelKind, list[tuple[str, str]]] = {}

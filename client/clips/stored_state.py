@@ -40,7 +40,6 @@ def check_stored(settings: SiteSettings, study: Study, *, run: int, making: bool
     """Refuse to go on with what was made of other clips than the corpus holds now, and remove it.
 
     Args:
-        settings: of the site, as they are now.
         run: Flower's number of the run that requests something.
         making: a release, or a part in a code, is requested: where this run has had none before, it can be made anew.
         whole: read every clip again, as the first request of a run for anything that is made does.

@@ -80,7 +80,6 @@ class Connector:
     """Responds to the SuperNode's calls.
 
     Args:
-        gate: checks code on its way in.
         node_key: whose signature every call must carry.
         before_leaving: called before each call that carries what the site has computed; raises RefusedError where it
             must stay here.
@@ -200,11 +199,7 @@ class _Server(uvicorn.Server):
 
 class LoopbackServer:
     """Serves a web application to this machine alone, by HTTPS: Flower's SuperNode signs its calls only over TLS.
-
-    Args:
-        folder: where the certificate is written for the SuperNode; its key is removed once it is loaded.
-        port: 0 takes a free one.
-    """
+    `folder`: where the certificate is written for the SuperNode; its key is removed once it is loaded."""
 
     def __init__(self, app: ASGIApp, folder: Path, *, port: int = 0) -> None:
         self.certificate, key_file = folder / "connector.pem", folder / ".connector.key"

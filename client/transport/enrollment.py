@@ -155,11 +155,8 @@ async def findings(identity: Identity, study: str, channel: grpc.aio.Channel | N
 
 
 async def leave(home: SiteHome, *, offline: bool = False) -> None:
-    """Give the enrollment up, at the server first. Ledger, pseudonyms, releases and policy stay.
-
-    Args:
-        offline: delete the keys without the server, which goes on trusting them until they are revoked or expire.
-    """
+    """Give the enrollment up, at the server first. Ledger, pseudonyms, releases and policy stay. `offline`: delete the
+    keys without the server, which goes on trusting them until they are revoked or expire."""
     identity = Identity.load(home.identity_file)
     if not offline:
         await _call(identity, lambda stub: stub.Leave(pb.LeaveRequest(), timeout=CALL_SECONDS))

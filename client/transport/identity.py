@@ -59,11 +59,8 @@ class Identity(OwnRecord):
         return self.certificate.not_valid_after_utc
 
     def renew_at(self, spread: float) -> dt.datetime:
-        """When two thirds of the certificate's life are over, and up to a sixteenth more.
-
-        Args:
-            spread: within [0, 1], so that sites that joined together do not renew together.
-        """
+        """When two thirds of the certificate's life are over, and up to a sixteenth more. `spread`: within [0, 1], so
+        that sites that joined together do not renew together."""
         start = self.certificate.not_valid_before_utc + BACKDATE
         return start + (self.not_after - start) * (2 / 3 + spread / 16)
 

@@ -76,11 +76,9 @@ def predict(
     """Predict the labels of sound and video files, of a corpus, or of the clips of a release.
 
     Args:
-        model: as `load_model` gives it.
         paths: files, of which those of one name are one clip; or one folder, a corpus or a release.
         speaker: who all files are of, for anonymizers that measure a clip against the speaker's other clips.
         settings: a site's, for tests; default one without a name, whose noise is the system's.
-        step: called with clips done and in all.
 
     Raises:
         CorpusError: a file that is neither sound nor video, or no clip; or too few clips of a speaker.

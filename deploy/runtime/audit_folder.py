@@ -79,11 +79,8 @@ def audit_folder(
 
 
 def _public(study: Study, folder: Path, corpus: Path | None) -> PublicSets:
-    """Voices of the study's public people, before and after its anonymizer.
-
-    Raises:
-        StudyError: the releases are of another anonymizer; or see `public_sets`.
-    """
+    """Voices of the study's public people, before and after its anonymizer. Raises StudyError: the releases are of
+    another anonymizer; or see `public_sets`."""
     named = study.voice.anonymizer, study.voice.form
     for release in map(open_release, release_folders(folder)):
         made = release.anonymizer("voice")

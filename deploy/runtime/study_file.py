@@ -35,11 +35,8 @@ def effective_study(study: Study) -> str:
 
 
 def study_problems(path: Path | None, settings: dict[str, Any]) -> list[str]:
-    """Everything that is wrong with a study file, one line each; the names in it are looked up, too.
-
-    Raises:
-        StudyError: the file cannot be read as TOML.
-    """
+    """Everything that is wrong with a study file, one line each; the names in it are looked up, too. Raises StudyError:
+    the file cannot be read as TOML."""
     found: list[str] = []
     try:
         study: Study | None = load_study(path, settings)

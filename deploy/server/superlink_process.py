@@ -39,13 +39,7 @@ _PROGRAMS = ("flower-superlink", "flower-superexec")
 
 
 class FlowerProcesses:
-    """SuperLink and SuperExec of one server.
-
-    Args:
-        folder: of the SuperLink.
-        port: loopback port; 0 takes the one of the last time, or a free one.
-        on_event: gets starts and ends.
-    """
+    """SuperLink and SuperExec of one server. `port`: loopback port; 0 takes the one of the last time, or a free one."""
 
     def __init__(self, folder: Path, *, port: int, on_event: OnEvent) -> None:
         self._folder, self._tls = folder, folder / "tls"

@@ -110,11 +110,7 @@ class Desk:
         return "confirm?refuse=1" if action == "refuse" else "."
 
     def decide(self, decision: str, chosen: str) -> None:
-        """Approve what is included, or refuse the study.
-
-        Args:
-            chosen: what `chosen` was on the page that was confirmed.
-        """
+        """Approve what is included, or refuse the study. `chosen`: what `chosen` was on the page that was confirmed."""
         if decision == "approve" and chosen != self.chosen:
             self.note = "The choice was changed meanwhile. Nothing was approved: look again."
         elif decision == "approve":

@@ -31,11 +31,8 @@ _HEADERS = {
 
 
 class Guard:
-    """Lets requests of one session through to the desk, and refuses all others before they reach it.
-
-    Args:
-        port: on 127.0.0.1, where the desk listens.
-    """
+    """Lets requests of one session through to the desk, and refuses all others before they reach it. `port`: on
+    127.0.0.1, where the desk listens."""
 
     desk: ASGIApp
     """Gets requests below `/place/`, with the path that follows."""

@@ -21,11 +21,8 @@ SIDES = ("before", "after")
 
 
 class ClipMedia:
-    """The sound, the spectrogram and the pictures of clips, as they are and as they would be released.
-
-    Args:
-        scratch: sounds are kept there, so that a player can request parts of them.
-    """
+    """The sound, the spectrogram and the pictures of clips, as they are and as they would be released. `scratch`:
+    sounds are kept there, so that a player can request parts of them."""
 
     def __init__(self, review: Review, scratch: Path) -> None:
         self._review, self._scratch = review, scratch

@@ -96,7 +96,6 @@ def examine(
     """Check everything. Nothing is changed, here or at the server.
 
     Args:
-        home: the site's folder.
         clock: seconds since 1970.
         disk_usage: of the disk a folder is on, with its `free` bytes.
     """

@@ -116,7 +116,6 @@ class SuperNodeKeeper:
     """Keeps one SuperNode alive.
 
     Args:
-        on_start: called before each start.
         jitter: uniform in [0, 1).
         clock: seconds that only go forward.
     """

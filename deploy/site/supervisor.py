@@ -201,7 +201,6 @@ class Renewal:
     """Keeps a link under a good certificate, renewed at two thirds of its life or taken over from `moretta site renew`.
 
     Args:
-        channel: to the server, which presents the certificate.
         clock: seconds since 1970.
         sleep: between checks of the clock and the file.
         jitter: uniform in [0, 1).

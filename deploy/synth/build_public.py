@@ -79,11 +79,7 @@ def build(out: Path) -> None:
 
 
 def differing(names: tuple[str, ...] = ()) -> list[str]:
-    """Build again, and list what differs by more than `TOLERANCE`.
-
-    Args:
-        names: of anonymizers; none means all.
-    """
+    """Build again, and list what differs by more than `TOLERANCE`. `names`: of anonymizers; none means all."""
     found = []
     for modality, study in studies():
         anonymizer = anonymizer_of(study, modality)

@@ -95,9 +95,6 @@ def open_port(
     Args:
         listen: HOST:PORT; port 0 takes a free one.
         certificates: what is shown and trusted, decided anew at every handshake.
-        guard: stands before every method.
-        services: full names of services, with their methods.
-        limits: of messages.
     """
     # gRPC would log a traceback for each call that its caller cancels at a bad moment; refusals are in the audit log
     logging.getLogger("grpc").setLevel(logging.CRITICAL)

@@ -193,10 +193,7 @@ def _announced(body: bytes) -> int:
 
 class SentMessages:
     """Notices that a study has sent messages: its server's part touches a file when Flower's SuperLink has them.
-
-    Args:
-        file: which; it need not be there.
-    """
+    `file`: which; it need not be there."""
 
     def __init__(self, file: Path) -> None:
         self._file, self._changed = file, asyncio.Event()

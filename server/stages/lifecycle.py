@@ -62,8 +62,6 @@ def only_attempt(
     """Work on a run alone, and end as soon as a newer attempt is announced.
 
     Args:
-        folder: of the run.
-        number: of this attempt.
         end: ends this process, from another thread: the main one may be waiting for a SuperLink that is gone.
         wait_seconds: how long an older attempt has to end, before a RunError.
     """

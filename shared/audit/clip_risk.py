@@ -104,7 +104,6 @@ def clip_risks(
 
     Args:
         sets: originals and released clips of each modality, under the same pseudonyms.
-        seed: of the halves, and of training.
     """
     attacks: list[ClipAttack] = []
     speaker_of: dict[str, str] = {}

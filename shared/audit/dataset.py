@@ -114,22 +114,16 @@ class ClipSet:
         return np.asarray(self._view("statistics", index, lambda: statistics_view(form, self.mfcc(index))[None])[0])
 
     def waveform(self, index: int) -> Float32:
-        """float32 [samples] at 16 kHz in [-1, 1]; resynthesized where no sound was released.
-
-        Raises:
-            ReleaseError: codes were released, of which no sound can be made.
-        """
+        """float32 [samples] at 16 kHz in [-1, 1]; resynthesized where no sound was released. Raises ReleaseError: codes
+        were released, of which no sound can be made."""
         from moretta.shared.features.voice_forms import as_waveform
 
         found = self.arrays[index]
         return np.asarray(as_waveform(found.form, found.read(), found.codebook))
 
     def frames(self, index: int) -> UInt8:
-        """uint8 [frames, height, width, 3], RGB.
-
-        Raises:
-            ReleaseError: codes were released, of which no picture can be made.
-        """
+        """uint8 [frames, height, width, 3], RGB. Raises ReleaseError: codes were released, of which no picture can be
+        made."""
         found = self.arrays[index]
         if found.form != "frames":
             raise ReleaseError(f"a face as {found.form}", expected="frames: no picture can be made of codes")

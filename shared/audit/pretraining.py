@@ -39,9 +39,7 @@ def trained_on_public(
     Another process that needs the same waits for it. Kept in the user's cache, see `trained_arrays`.
 
     Args:
-        name: of the attacker.
         make: makes the network, whose weights are then drawn from a public seed.
-        dimensions: of its embeddings.
         public: clips of public people, in the form of those that will be attacked.
     """
     sequences = [np.asarray(public.mfcc(i)) for i in range(len(public))]

@@ -52,11 +52,8 @@ def collect_scores(parts: Path, out: Path, attackers: Collection[str]) -> None:
 
 
 def load_scores(folder: Path) -> dict[Key, Trials]:
-    """The comparisons of an audit or a study; empty where its folder has none.
-
-    Raises:
-        ReleaseError: the file is damaged.
-    """
+    """The comparisons of an audit or a study; empty where its folder has none. Raises ReleaseError: the file is
+    damaged."""
     path = folder / SCORES_FILE
     if not path.exists():
         return {}

@@ -24,11 +24,8 @@ _BY_DRIVER = "PYTORCH_NVML_BASED_CUDA_CHECK"
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that a name stands for here; `auto` takes the first of cuda, mps and cpu that is there.
-
-    Raises:
-        StudyError: no such name, or no such device on this machine.
-    """
+    """The device that a name stands for here; `auto` takes the first of cuda, mps and cpu that is there. Raises
+    StudyError: no such name, or no such device on this machine."""
     import torch
 
     names = get_args(DeviceName)

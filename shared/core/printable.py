@@ -59,11 +59,8 @@ def shown(value: object) -> object:
 
 
 def from_toml(text: str) -> dict[str, Any]:
-    """TOML as nested values.
-
-    Raises:
-        tomllib.TOMLDecodeError: it is none, or its brackets are nested deeper than Python can follow.
-    """
+    """TOML as nested values. Raises tomllib.TOMLDecodeError: it is none, or its brackets are nested deeper than Python
+    can follow."""
     try:
         return tomllib.loads(text)
     except RecursionError as error:

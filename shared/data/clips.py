@@ -93,22 +93,15 @@ def by_reason(drops: Iterable[Drop]) -> dict[str, int]:
 
 
 def make_folds(speakers: Iterable[Speaker], folds: int, seed: int) -> Folds:
-    """Deal speakers into disjoint, sorted folds. Sizes differ by at most one, and so do the numbers of each sex.
-
-    Raises:
-        StudyError: fewer than two folds, or fewer speakers than folds.
-    """
+    """Deal speakers into disjoint, sorted folds. Sizes differ by at most one, and so do the numbers of each sex. Raises
+    StudyError: fewer than two folds, or fewer speakers than folds."""
     if folds < 2:
         raise StudyError(f"folds = {folds}", expected="at least 2: one is held out for testing")
     return tuple(map(tuple, _deal(speakers, folds, seed, "folds", "in each fold")))
 
 
 def assign_sites(speakers: Iterable[Speaker], sites: int, seed: int) -> list[list[SpeakerId]]:
-    """Deal speakers over virtual sites in the same way.
-
-    Raises:
-        StudyError: no site, or more sites than speakers.
-    """
+    """Deal speakers over virtual sites in the same way. Raises StudyError: no site, or more sites than speakers."""
     if sites < 1:
         raise StudyError(f"sites = {sites}", expected="at least 1")
     return _deal(speakers, sites, seed, "sites", "at each site")

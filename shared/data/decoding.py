@@ -90,11 +90,8 @@ def whole_packets(container: Any, path: Path) -> Iterator[Any]:
 
 
 def decoded_frames(container: Any, stream: Any, path: Path) -> Iterator[Any]:
-    """Every frame of a track, as the decoder gives it; the whole file is read, so that a missing end shows.
-
-    Raises:
-        ClipError: reason `truncated`, `damaged`, `too-long` or `size-changes`, possibly after some frames.
-    """
+    """Every frame of a track, as the decoder gives it; the whole file is read, so that a missing end shows. Raises
+    ClipError: reason `truncated`, `damaged`, `too-long` or `size-changes`, possibly after some frames."""
     stream.codec_context.thread_count = 1
     first: Any = None
     for packet in whole_packets(container, path):

@@ -40,11 +40,7 @@ class FaceDetector(Protocol):
 
 
 class YuNet:
-    """YuNet (Wu et al., Machine Intelligence Research 2023) through OpenCV.
-
-    Args:
-        weights: `face_detection_yunet_2023mar.onnx`.
-    """
+    """YuNet (Wu et al., Machine Intelligence Research 2023) through OpenCV."""
 
     name = "yunet"
     MARGIN = 1.25  # its boxes reach from the hairline to the chin

@@ -56,12 +56,7 @@ class CroppedClip:
 
 
 class FaceCropper:
-    """Cuts faces out of frames.
-
-    Args:
-        side: height and width of the crops, in pixels.
-        detector: what finds faces; the best one of this machine if not given.
-    """
+    """Cuts faces out of frames. `detector`: what finds faces; the best one of this machine if not given."""
 
     def __init__(self, side: int, detector: FaceDetector | None = None) -> None:
         self.side = side
@@ -180,7 +175,6 @@ def find_people(
     """The speaker, and the faces of all others in each frame; None if no face was found in any frame.
 
     Args:
-        found: the faces of each frame.
         width: of the frames, in pixels.
         height: of the frames, in pixels.
 

@@ -171,11 +171,8 @@ class SiteTraining(ABC):
 
     @property
     def measure(self) -> Measure:
-        """What clips are to this encoder. Default: measurements of their sound.
-
-        Raises:
-            StudyError: this machine cannot measure clips so. It is raised before a clip is read.
-        """
+        """What clips are to this encoder. Default: measurements of their sound. Raises StudyError: this machine cannot
+        measure clips so. It is raised before a clip is read."""
         return Delivery(self.in_windows)
 
     @abstractmethod

@@ -50,7 +50,6 @@ def fit_head(
     """The most likely head.
 
     Args:
-        model: of heads.
         places: of the points in pixels (right, down), [frames, points, 2].
         sigma: standard deviation of each in pixels, [frames, points].
         steps: of Gauss-Newton, at most.

@@ -32,12 +32,7 @@ _BORDER = 0.25
 
 
 class FaceMesh:
-    """Finds a face and its points.
-
-    Args:
-        weights: `face_landmark.tflite`.
-        detector: what finds the face.
-    """
+    """Finds a face and its points."""
 
     name = "face-mesh"
 

@@ -115,12 +115,8 @@ def make_public_codes(
     """Learn codes and `size` codewords on synthetic speech, whose emotions are known.
 
     Args:
-        voice: public statistics of MFCC.
-        size: codewords.
-        segments: parts of a clip.
         per_speaker: whether vectors will be in the speaker's own units.
         seed: of the speech and the codebook. Not secret.
-        voices: each says one sentence in each emotion.
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 

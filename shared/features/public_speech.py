@@ -112,11 +112,8 @@ def make_public_voice(
     """Statistics of public speech, and a codebook where its size is given.
 
     Args:
-        coefficients: MFCC of a frame.
-        codebook_size: codewords.
         seed: of the synthetic voices, the choice of files and the codebook. Not secret.
         public_speech: a folder of wav files, searched with its subfolders; None for synthetic speech.
-        voices: of synthetic speech.
 
     Raises:
         StudyError: the folder has no usable speech, or fewer than `codebook_size` frames of it.
@@ -155,11 +152,8 @@ def labelled_speech(voices: int, seed: int) -> Iterator[tuple[Audio, int, int]]:
 
 
 def folder_speech(folder: Path, seed: int) -> Iterator[Audio]:
-    """Up to `MAX_PUBLIC_FILES` usable wav files, chosen by seed; unusable files are passed over.
-
-    Raises:
-        StudyError: there is none.
-    """
+    """Up to `MAX_PUBLIC_FILES` usable wav files, chosen by seed; unusable files are passed over. Raises StudyError:
+    there is none."""
     paths = _wav_files(folder)
     order = np.random.default_rng([seed, 0xF01DE]).permutation(len(paths))
     read = (_read(paths[index]) for index in order)

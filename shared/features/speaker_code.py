@@ -218,9 +218,6 @@ def train_speaker_code(
     """Learn a code of `size` values on public speech; a StudyError if it has too few rows, or people for a network.
 
     Args:
-        rows: several of each person.
-        size: values in a code.
-        codebook_size: codewords.
         seed: of the codebook and the network. Not secret.
         network_noise: of a network to be trained, the deviation of the noise that its codes will be released with; None
             makes the code of directions.

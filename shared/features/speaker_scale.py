@@ -66,11 +66,7 @@ class PublicMeasures:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> Self:
-        """What `to_arrays` made.
-
-        Raises:
-            ReleaseError: arrays are missing, of another shape, or not finite.
-        """
+        """What `to_arrays` made. Raises ReleaseError: arrays are missing, of another shape, or not finite."""
         quantiles, middle = found = [arrays.get(prefix + name) for name in ("quantiles", "middle")]
         if quantiles is None or middle is None or quantiles.shape != (LEVELS, *middle.shape) or middle.ndim != 1:
             shapes = [None if array is None else list(array.shape) for array in found]

@@ -63,11 +63,8 @@ def dense(width: int, classes: int, hidden: Sequence[int] = (32,)) -> nn.Sequent
 
 
 class Adversary(nn.Module):
-    """A network from a representation [n, d] to logits [n, classes], with the reversal before it.
-
-    Raises:
-        ValueError: the network ends in probabilities. A reversal behind a softmax would reverse the adversary too.
-    """
+    """A network from a representation [n, d] to logits [n, classes], with the reversal before it. Raises ValueError:
+    the network ends in probabilities. A reversal behind a softmax would reverse the adversary too."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -133,11 +130,6 @@ def train_fresh(
     That epoch is chosen on the rows it is quoted on, in favour of the attacker.
 
     Args:
-        make: gives a network of logits with new weights.
-        known: rows it is trained on.
-        held_out: rows of other people.
-        seed: of weights and order.
-        epochs: passes over the rows.
         classes: that the network has; None takes those that rows have.
     """
     with seeded(seed):

@@ -175,12 +175,7 @@ def fastest_precision(device: torch.device | None = None) -> Precision:
 
 
 class Reconstructor:
-    """A frozen autoencoder.
-
-    Args:
-        model: trained; it is copied.
-        precision: of the arithmetic; the fastest of this machine if not given.
-    """
+    """A frozen autoencoder. `precision`: of the arithmetic; the fastest of this machine if not given."""
 
     def __init__(self, model: Autoencoder, precision: Precision | None = None) -> None:
         self.spec = model.spec
@@ -232,11 +227,8 @@ def save_autoencoder(model: Autoencoder, path: Path) -> None:
 
 
 def load_autoencoder(path: Path) -> Autoencoder:
-    """Read what `save_autoencoder` wrote, ready for inference.
-
-    Raises:
-        StudyError: no such file, or not an autoencoder of this format, or other tensors than its sizes ask for.
-    """
+    """Read what `save_autoencoder` wrote, ready for inference. Raises StudyError: no such file, or not an autoencoder
+    of this format, or other tensors than its sizes ask for."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -270,11 +262,8 @@ def autoencoder_arrays(model: Autoencoder) -> dict[str, Array]:
 
 
 def autoencoder_from_arrays(arrays: Mapping[str, Array]) -> Autoencoder:
-    """Rebuild what `autoencoder_arrays` took apart, ready for inference.
-
-    Raises:
-        ReleaseError: sizes or tensors are missing, of another shape or type, or not finite.
-    """
+    """Rebuild what `autoencoder_arrays` took apart, ready for inference. Raises ReleaseError: sizes or tensors are
+    missing, of another shape or type, or not finite."""
     sizes = arrays.get(SPEC_ARRAY)
     if sizes is None or sizes.dtype != np.int64 or sizes.shape != (2,):
         raise ReleaseError("an autoencoder without its sizes", expected=f"int64 [side, latent] as {SPEC_ARRAY!r}")

@@ -51,11 +51,7 @@ class FaceImages:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """All pictures under a folder, in order of their paths.
-
-    Raises:
-        CorpusError: no such folder, or no picture in it.
-    """
+    """All pictures under a folder, in order of their paths. Raises CorpusError: no such folder, or no picture in it."""
     if not folder.is_dir():
         raise CorpusError(f"the folder {folder} does not exist", expected="a folder of face images")
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())

@@ -102,7 +102,6 @@ def hide_some(rows: Floats, chances: npt.NDArray[np.float64], dropout: float) ->
     """Rows in which one modality of a clip that has both is hidden, here and there.
 
     Args:
-        rows: [clips, 2 classes + 2].
         chances: [clips], uniform in [0, 1): below half of `dropout` voice is hidden, below all of it the face.
         dropout: share of the clips.
     """

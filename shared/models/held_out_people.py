@@ -72,10 +72,7 @@ class Split(NamedTuple):
     @classmethod
     def of(cls, rows: PublicRows, *, seed: int) -> Self:
         """Hold out a third of the people of each sex; those of unknown sex or with fewer than four clips have no part.
-
-        Raises:
-            StudyError: fewer than three people of each sex are left.
-        """
+        Raises StudyError: fewer than three people of each sex are left."""
         rows = rows._replace(sex=np.where(_have_enough(rows), rows.sex, ""))
         is_held_out = held_out_people(rows, seed=seed)
         trained = People.of(rows, np.isin(rows.sex, SEXES) & ~is_held_out)
@@ -101,15 +98,8 @@ def read_afresh(
     and they are tested on the rest.
 
     Args:
-        split: the people.
-        attribute: what is read.
         original: [n, d] of known clips, and of those of held-out people.
         output: the same of what became of them.
-        in_loop: as of `AdversaryFigures`, and all that follow.
-        able: the same.
-        loss: the same.
-        variation: the same.
-        seed: of the forest.
     """
     odd = split.others.order() % 2 == 1
     label = split.others.attribute(attribute)
@@ -134,15 +124,8 @@ def read_afresh(
 
 
 def held_out_people(rows: PublicRows, *, seed: int) -> npt.NDArray[np.bool_]:
-    """Which rows are of people who are held out. Of speakers whose sex is not known, none is.
-
-    Args:
-        rows: of all public people.
-        seed: of the choice of people.
-
-    Raises:
-        StudyError: fewer than three people of each sex whose sex is known.
-    """
+    """Which rows are of people who are held out. Of speakers whose sex is not known, none is. Raises StudyError: fewer
+    than three people of each sex whose sex is known."""
     people = {sex: np.unique(rows.person[rows.sex == sex]) for sex in SEXES}
     counts = {sex: len(found) for sex, found in people.items()}
     if min(counts.values()) < FEWEST:

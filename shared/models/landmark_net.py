@@ -28,11 +28,7 @@ _DIVISOR = 16  # SIDE pixels become 7
 
 
 class LandmarkNet(nn.Module):
-    """[N, 1, 112, 112] -> [N, points, 3]: places from between the eyes in decimetres (right, down), and log sigma.
-
-    Args:
-        points: how many.
-    """
+    """[N, 1, 112, 112] -> [N, points, 3]: places from between the eyes in decimetres (right, down), and log sigma."""
 
     def __init__(self, points: int) -> None:
         super().__init__()

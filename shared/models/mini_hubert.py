@@ -78,10 +78,7 @@ class MiniHubertNet(nn.Module):
 
 def heard_frames(clips: Sequence[npt.NDArray[Any]]) -> list[Frames]:
     """Log mel energies [t, 40] of each clip, by an orthonormal cosine transform: silent ends are cut, levels are equal.
-
-    Raises:
-        ClipError: see `check_samples`.
-    """
+    Raises ClipError: see `check_samples`."""
     return mfcc_batch([_levelled(speech_only(check_samples(clip))) for clip in clips], MELS)
 
 

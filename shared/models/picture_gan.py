@@ -20,12 +20,8 @@ _BETAS = (0.5, 0.999)
 
 
 class PatchDiscriminator(nn.Module):
-    """Pictures [n, channels, side, side] to one value for each patch: positive for real ones.
-
-    Args:
-        channels: of the picture, and of what it has to fit, one after the other.
-        width: channels of the first layer.
-    """
+    """Pictures [n, channels, side, side] to one value for each patch: positive for real ones. `channels`: of the
+    picture, and of what it has to fit, one after the other."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -50,13 +46,7 @@ class Fooled(NamedTuple):
 
 
 class Adversary:
-    """A discriminator with its optimizer.
-
-    Args:
-        network: untrained.
-        steps: of the training.
-        rate: of learning; constant, then linear to zero over the second half.
-    """
+    """A discriminator with its optimizer. `rate`: of learning; constant, then linear to zero over the second half."""
 
     def __init__(self, network: PatchDiscriminator, steps: int, rate: float) -> None:
         self._network = network
@@ -105,9 +95,6 @@ class UNet(nn.Module):
     is added to the smallest maps.
 
     Args:
-        channels: of what goes in.
-        outputs: of what comes out.
-        width: channels of the first level.
         categories: how many there are; 0 for none.
         bias: what comes out before any training, for all pictures.
     """

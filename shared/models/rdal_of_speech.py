@@ -64,10 +64,7 @@ def train_speech_code(rows: PublicRows, mask: MaskNet | None, hides: Attribute, 
 
     Args:
         rows: as `mel_rows` gives them, behind the same mask.
-        mask: sent to the sites with the encoder.
         hides: what the adversary reads; emotion is kept.
-        task: how.
-        seed: of the people who are held out, of weights and order.
 
     Raises:
         StudyError: fewer than three people of each sex, or clips in one emotion alone.

@@ -47,10 +47,7 @@ def reliability_counts(probabilities: npt.NDArray[np.float64], labels: npt.NDArr
 
 def check_reliability(counts: npt.NDArray[np.generic], *, clips: int, right: int) -> Counts:
     """Received counts, if they agree with each other, with the number of clips and with how many were decided right.
-
-    Raises:
-        ReleaseError: another shape or type, a bin whose confidences do not lie in it, or other sums.
-    """
+    Raises ReleaseError: another shape or type, a bin whose confidences do not lie in it, or other sums."""
     if counts.shape != (BINS, 3) or counts.dtype.kind != "i":
         raise ReleaseError(f"confidences of shape {list(counts.shape)}", expected=f"whole numbers, {BINS} x 3")
     there, good, sums = (column.astype(np.int64) for column in counts.T)

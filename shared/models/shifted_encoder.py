@@ -72,9 +72,7 @@ def shifted(codes: Float32, bank: Float32, task: ShiftTask, *, same: Callable[[i
     """Where codes [N, d] are to go.
 
     Args:
-        codes: of the untouched encoder.
         bank: codes [M, d] of the people that the encoder is tuned on.
-        task: how far, and to what.
         same: rows of the bank that code `n` may be moved towards; not used by `unsupervised`.
 
     Raises:
@@ -116,12 +114,9 @@ def tune_encoder(
     """Tune a copy of the encoder towards the shifted codes, by mean squared error. The decoder is not touched.
 
     Args:
-        model: a trained autoencoder.
         pictures: [N, side, side, 3], those of one person together.
         people: [N], ascending; the last tenth is held out.
         emotions: [N].
-        task: see there.
-        step: called after every batch.
 
     Raises:
         CorpusError: too few people or pictures for the task.

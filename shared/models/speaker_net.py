@@ -148,8 +148,6 @@ def train_speaker_net(
     Args:
         places: [n, m], relative to each person.
         person: [n], any names.
-        emotion: [n], any numbers.
-        size: values in a code.
         noise: standard deviation of the noise that codes will be released with; the network trains under it.
         seed: of weights, noise and the order of people. Not secret.
 

@@ -83,8 +83,6 @@ def train_mask(mixtures: Sequence[Tensor], targets: Sequence[Tensor], *, epochs:
     Args:
         mixtures: all of as many frames.
         targets: the same, aligned.
-        epochs: passes over the pairs.
-        seed: of weights and order.
     """
     seen, wanted = torch.stack(list(mixtures)), torch.stack(list(targets))
     unit = seen.mean(dim=(-2, -1), keepdim=True).clamp_min(_FLOOR)

@@ -60,11 +60,7 @@ class Fitted(NamedTuple):
 
 
 def embedded(recordings: Iterable[Recording], encoder: PretrainedEncoder) -> PublicRows:
-    """Embeddings of public speech, of length 1.
-
-    Raises:
-        StudyError: there is no clip.
-    """
+    """Embeddings of public speech, of length 1. Raises StudyError: there is no clip."""
     found = [(encoder.embed_many([one.samples])[0], one.person, one.emotion, one.sex) for one in recordings]
     if not found:
         raise StudyError(

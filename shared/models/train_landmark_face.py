@@ -133,12 +133,9 @@ def train_converter(
     """The shared encoder and the public person's decoder.
 
     Args:
-        strangers: heads to train on.
         own: normalized points [n, 98, 2] of the public person.
         shape: the mean that layers see points from.
         task: steps, and whether the truth of pairs is trained with: the paper has none.
-        seed: of weights and batches.
-        notify: gets the losses ten times.
     """
     parts = strangers.points, strangers.wanted, own
     rows, wanted, target = (torch.from_numpy(shape.from_mean(part)) for part in parts)
@@ -208,15 +205,7 @@ class LandmarkFinder(nn.Module):
 
 
 def train_drawer(portraits: Portraits, shape: PointModes, task: LandmarkTask, *, seed: int, notify: Notify) -> Drawer:
-    """The network from points to pictures, against a discriminator of patches.
-
-    Args:
-        portraits: pictures of the public person.
-        shape: points are drawn as coordinates show them.
-        task: steps.
-        seed: of weights and batches.
-        notify: gets the losses ten times.
-    """
+    """The network from points to pictures, against a discriminator of patches."""
     places = torch.from_numpy(shape.points(shape.coordinates(portraits.points))).flatten(1)
     truth = torch.from_numpy(portraits.points).flatten(1)
     with seeded(seed):

@@ -62,11 +62,7 @@ class Trained(NamedTuple):
 
 
 def train_mini_hubert(clips: Iterable[Audio], task: MiniHubertTask, step: Callable[[], Any] = lambda: None) -> Trained:
-    """Train on speech of any people; `step` is called after each step.
-
-    Raises:
-        StudyError: not one clip of a second.
-    """
+    """Train on speech of any people; `step` is called after each step. Raises StudyError: not one clip of a second."""
     frames = _all_frames(clips)
     every = np.concatenate(frames)
     mean, std = every.mean(axis=0), np.maximum(every.std(axis=0), MIN_STD)

@@ -81,8 +81,6 @@ class PublicSplit(NamedTuple):
         """Hold out a third of the people of each sex; speakers whose sex is not known have no part.
 
         Args:
-            rows: of all public people.
-            seed: of the choice of people.
             scale: of an autoencoder that was trained before; None takes that of the people who are trained on.
 
         Raises:
@@ -103,11 +101,8 @@ class PublicSplit(NamedTuple):
         )
 
     def donors(self, task: ReplacementTask) -> list[npt.NDArray[np.int64]]:
-        """Rows of the replacement emotion for each sex.
-
-        Raises:
-            StudyError: there are none, or no row of the sensitive emotion.
-        """
+        """Rows of the replacement emotion for each sex. Raises StudyError: there are none, or no row of the sensitive
+        emotion."""
         found = [np.flatnonzero((self.emotion == task.replacement) & (self.sex == sex)) for sex in range(len(SEXES))]
         if task.sensitive is None:
             return found

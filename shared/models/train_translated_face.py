@@ -34,14 +34,7 @@ _CHANGED, _LEAST_CHANGE, _NEAR = 8.0, 0.1, 7
 
 
 def train_translator(drawn: Translated, task: TranslationTask, *, seed: int, notify: Notify) -> Translator:
-    """Train both networks: the losses of faces reach the network of landmarks, too.
-
-    Args:
-        drawn: what to train on.
-        task: steps, and whether there are landmarks.
-        seed: of weights and batches.
-        notify: gets the losses ten times.
-    """
+    """Train both networks: the losses of faces reach the network of landmarks, too."""
     with seeded(seed):
         translator = Translator(task.landmarks)
         descend = Descent(translator.parameters(), task.steps, _RATE)

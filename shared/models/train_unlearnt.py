@@ -105,8 +105,6 @@ class Split(NamedTuple):
         """Hold out a third of the people of each sex; people whose sex is not known have no part.
 
         Args:
-            clips: of all public people.
-            seed: of the choice of people.
             scale: of a network that was trained before; None takes that of the people who are trained on.
 
         Raises:

@@ -140,14 +140,8 @@ def train_cycle(
     seed: int,
     notify: Callable[[str], None] = lambda text: None,  # noqa: ARG005
 ) -> VoiceCycle:
-    """Train both generators, and measure them on the tenth of the clips that had no part.
-
-    Args:
-        clips: of the pools in the order of `SEXES`.
-        task: width and steps.
-        seed: of weights and crops.
-        notify: gets the losses ten times.
-    """
+    """Train both generators, and measure them on the tenth of the clips that had no part. `clips`: of the pools in the
+    order of `SEXES`."""
     known = tuple([clip for number, clip in enumerate(pool) if number % _TESTED] for pool in clips)
     melodies = [np.concatenate([clip.melody for clip in pool]) for pool in known]
     pools = Pools.of(([c.cepstra for c in known[0]], [c.cepstra for c in known[1]]), (melodies[0], melodies[1]))

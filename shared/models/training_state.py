@@ -144,11 +144,8 @@ class Checkpoint:
         sync_folder(self.path.parent)
 
     def restore(self, training: TrainingRun) -> None:
-        """Bring a training that has just begun as far as the file, if there is one.
-
-        Raises:
-            StudyError: it cannot be read, or is of another training.
-        """
+        """Bring a training that has just begun as far as the file, if there is one. Raises StudyError: it cannot be
+        read, or is of another training."""
         from safetensors import SafetensorError, safe_open
 
         for part in self.path.parent.glob(f".{self.path.stem[:100]}.*{_PART}"):  # of writing that was killed

@@ -69,7 +69,6 @@ def public_clips(modalities: Sequence[Modality], folder: Path | None, *, seed: i
     """Public people with all of these modalities.
 
     Args:
-        modalities: voice, face or both.
         folder: clips under CREMA-D's names, with its table of speakers; None for synthetic people.
         seed: of the synthetic people, or of the choice of clips.
 

@@ -93,8 +93,6 @@ def mini_hubert_of(
     Args:
         public_speech: a folder of clips of several people, under CREMA-D's names; or None.
         more: a folder of wav files of any names; or None.
-        steps: of training.
-        notify: gets lines on the progress.
 
     Raises:
         StudyError: no folder, or one without usable speech, or of fewer than three people.

@@ -69,11 +69,8 @@ def path_of(file: PretrainedFile) -> Path:
 
 
 def keep(file: PretrainedFile, data: bytes) -> Path:
-    """Write `data` to the cache, after its sha256 matched.
-
-    Raises:
-        AttackersError: other bytes than pinned, or a folder that cannot be written. Nothing is kept then.
-    """
+    """Write `data` to the cache, after its sha256 matched. Raises AttackersError: other bytes than pinned, or a folder
+    that cannot be written. Nothing is kept then."""
     digest = hashlib.sha256(data).hexdigest()
     if digest != file.sha256:
         raise AttackersError(
@@ -117,11 +114,7 @@ def trained_file(kind: str, name: str, choices: str, train: Callable[[Path], obj
 
 
 def trained_arrays(kind: str, name: str, choices: str, train: Callable[[], Mapping[str, Array]]) -> dict[str, Array]:
-    """The same of a network that is plain arrays.
-
-    Raises:
-        StudyError: the file was damaged.
-    """
+    """The same of a network that is plain arrays. Raises StudyError: the file was damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file, save
 

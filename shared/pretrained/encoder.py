@@ -59,11 +59,8 @@ EncoderT = TypeVar("EncoderT", bound=PretrainedEncoder)
 
 
 def public_network(kind: type[EncoderT]) -> EncoderT:
-    """Load an encoder that coordinator and sites embed clips by.
-
-    Raises:
-        StudyError: its weights are not on this machine, unchanged.
-    """
+    """Load an encoder that coordinator and sites embed clips by. Raises StudyError: its weights are not on this
+    machine, unchanged."""
     if (reason := kind.missing()) is not None:
         raise StudyError(
             f"the public network {kind.name!r} is not on this machine: {reason}",
@@ -74,11 +71,7 @@ def public_network(kind: type[EncoderT]) -> EncoderT:
 
 
 def weights_path(name: str) -> Path:
-    """The cached weights called `name`.
-
-    Raises:
-        AttackersError: they are absent or damaged.
-    """
+    """The cached weights called `name`. Raises AttackersError: they are absent or damaged."""
     path = cached(name)
     if path is None:
         raise AttackersError(f"no weights of {name} in the cache", fix=f"run `{fetch_command(name)}`")
@@ -86,11 +79,8 @@ def weights_path(name: str) -> Path:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """A torch checkpoint of tensors and plain containers. Nothing else is unpickled.
-
-    Raises:
-        AttackersError: not such a checkpoint.
-    """
+    """A torch checkpoint of tensors and plain containers. Nothing else is unpickled. Raises AttackersError: not such a
+    checkpoint."""
     import pickle  # only for the name of its error
 
     import torch

@@ -18,11 +18,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainedFile:
-    """One file inside one archive.
-
-    Raises:
-        ValueError: a member path that leaves its folder, or something that is no sha256.
-    """
+    """One file inside one archive. Raises ValueError: a member path that leaves its folder, or something that is no
+    sha256."""
 
     name: str
     kind: PackageKind
@@ -208,11 +205,7 @@ WEIGHTS: Mapping[str, PretrainedFile] = {file.name: file for file in _FILES}
 
 
 def get_file(name: str, table: Mapping[str, PretrainedFile] = WEIGHTS) -> PretrainedFile:
-    """The entry called `name`.
-
-    Raises:
-        AttackersError: there is none; the known names are listed.
-    """
+    """The entry called `name`. Raises AttackersError: there is none; the known names are listed."""
     if name not in table:
         raise AttackersError(f"no pretrained weights are called {name!r}", expected=f"one of {', '.join(table)}")
     return table[name]

@@ -189,11 +189,8 @@ class SelfSupervisedEncoder(_SpeakerEncoder):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the weights from torchaudio's folder; nothing is downloaded.
-
-        Raises:
-            AttackersError: they are not there, or not this network's.
-        """
+        """Read the weights from torchaudio's folder; nothing is downloaded. Raises AttackersError: they are not there,
+        or not this network's."""
         if (reason := cls.missing()) is not None:
             raise AttackersError(f"no weights for {cls.name}", fix=reason)
         import pickle  # only for the name of its error

@@ -203,11 +203,8 @@ def training_losses(
 
 
 def training_statements(plan: SiteTrainingPlan | None, sizes: dict[str, list[int]]) -> tuple[PrivacyStatement, ...]:
-    """Rows of a release's statement: none where sites train nothing.
-
-    Args:
-        sizes: for each released speaker, an entry for each released clip.
-    """
+    """Rows of a release's statement: none where sites train nothing. `sizes`: for each released speaker, an entry for
+    each released clip."""
     if plan is None or not sizes:
         return ()
     noisy = plan.epsilon > 0

@@ -117,7 +117,6 @@ def verified_head(digests: Sequence[str], *, known_head: str = START, known_leng
     """The head and length of a ledger, if it continues the one whose head was countersigned before.
 
     Args:
-        digests: of all entries, oldest first.
         known_head: the last that was countersigned.
         known_length: entries up to it.
 

@@ -205,11 +205,8 @@ def quantised(change: Mapping[str, Floats], study: Study) -> dict[str, npt.NDArr
 
 
 def mean_of_sum(total: Words, shapes: Mapping[str, tuple[int, ...]], *, sites: int, study: Study) -> dict[str, Floats]:
-    """The mean change from the sum of what sites packed, once its masks are off.
-
-    Args:
-        total: uint32 [values], modulo 2^32, of `sites` sites.
-    """
+    """The mean change from the sum of what sites packed, once its masks are off. `total`: uint32 [values], modulo 2^32,
+    of `sites` sites."""
     values = total.view(np.int32).astype(np.float64) * (quantum(study) / sites)
     ends = np.cumsum([int(np.prod(shapes[name])) for name in sorted(shapes)])
     parts = np.split(values, ends[:-1])

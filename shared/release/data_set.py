@@ -41,11 +41,8 @@ def media_of(folder: Path, clip: str) -> dict[str, Path]:
 
 
 def write_checksums(folder: Path) -> str:
-    """Write the list of all files in a folder, at any depth. Returns its own SHA-256.
-
-    Raises:
-        ReleaseError: a link, a hidden file, or a name with a control character or a backslash, stands in the folder.
-    """
+    """Write the list of all files in a folder, at any depth. Returns its own SHA-256. Raises ReleaseError: a link, a
+    hidden file, or a name with a control character or a backslash, stands in the folder."""
     lines = []
     for name in sorted(_files(folder)):
         hidden = any(part.startswith(".") for part in PurePosixPath(name).parts)

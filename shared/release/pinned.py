@@ -25,11 +25,8 @@ SCALE = "/scale"
 
 
 def pinned_arrays(choices: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]] | None:
-    """The arrays that were built for exactly these choices; None if there are none.
-
-    Raises:
-        StudyError: a file is missing, or is not the one that was pinned.
-    """
+    """The arrays that were built for exactly these choices; None if there are none. Raises StudyError: a file is
+    missing, or is not the one that was pinned."""
     entry = next((entry for entry in _entries(FOLDER) if entry["choices"] == choices), None)
     if entry is None:
         return None

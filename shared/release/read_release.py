@@ -98,11 +98,8 @@ class Release:
             yield clip, array
 
     def array(self, modality: Modality, clip: ReleasedClip) -> npt.NDArray[Any]:
-        """One array, of the form that the statement names.
-
-        Raises:
-            ReleaseError: it was not released, cannot be read, or breaks the format.
-        """
+        """One array, of the form that the statement names. Raises ReleaseError: it was not released, cannot be read, or
+        breaks the format."""
         statement, file = self.anonymizer(modality), shard_of(clip, modality)
         if statement is None or file is None:
             raise ReleaseError(f"no {modality} of clip {clip.clip}", expected=f"one of: {', '.join(self.modalities)}")

@@ -132,11 +132,7 @@ def age_group(age: int | None) -> AgeGroup | None:
 
 
 def check_array(modality: Modality, form: str, array: npt.NDArray[Any], *, codebook_size: int | None = None) -> None:
-    """Check one released array: dtype, shape, size, range and finiteness.
-
-    Raises:
-        ReleaseError: naming what is wrong.
-    """
+    """Check one released array: dtype, shape, size, range and finiteness. Raises ReleaseError: naming what is wrong."""
     rule = {
         ("voice", "tokens"): (np.int32, 1, (MAX_VOICE_FRAMES,)),
         ("voice", "mfcc"): (np.float32, 2, (MAX_VOICE_FRAMES, MAX_COEFFICIENTS)),

@@ -82,11 +82,8 @@ class ReleaseWriter:
         return len({clip.speaker for clip in self._clips})
 
     def add(self, clip: ReleasedClip, arrays: dict[Modality, npt.NDArray[Any]]) -> None:
-        """Add one clip with its arrays; the shard indices of `clip` are filled in here.
-
-        Raises:
-            ReleaseError: an array breaks the format.
-        """
+        """Add one clip with its arrays; the shard indices of `clip` are filled in here. Raises ReleaseError: an array
+        breaks the format."""
         for modality, array in arrays.items():
             check_array(modality, self._forms[modality], array, codebook_size=self._codebook_size)
         shards: dict[str, int] = {m: self._shards[m].add(clip.clip, array) for m, array in arrays.items()}

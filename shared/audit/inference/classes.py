@@ -109,7 +109,6 @@ def infer_from_updates(
         label: [n], the sex of the update's speakers, or the speaker.
         group: [n], left out together: the speaker when sex is inferred (else the attacker would recognise the speaker),
             the round when the speaker is.
-        about: the result without figures; each result has its layer.
         speakers: [n], resampled by the bootstrap; default `group`.
     """
     from sklearn.model_selection import LeaveOneGroupOut

@@ -148,11 +148,10 @@ def restore(
     """Train a decoder on half of the people and decode the other half's clips.
 
     Args:
-        released: clips as an array [n, ...], or as a list of sequences [frames_i, d], which are decoded frame by
-            frame with `context_frames` neighbours on each side.
+        released: clips as an array [n, ...], or as a list of sequences [frames_i, d], which are decoded frame by frame
+            with `context_frames` neighbours on each side.
         original: the same clips before anonymization; sequences have as many frames as their releases.
         speaker: int [n], of at least `MIN_PEOPLE` people.
-        decoder: of `DECODERS`, fresh; it is fitted here.
         max_rows: clips or frames that the decoder is trained on at most, drawn at random; None for all.
     """
 

@@ -26,7 +26,6 @@ def membership_by_twelve(seen: Float64, shadow: Float64, inside: Bool, *, seed: 
         seen: [n], confidences of the attacked model.
         shadow: [models, n], those of shadow models.
         inside: bool [models, n], whether an example was in a shadow model's training set.
-        seed: of the pairs that are used, and of the networks.
     """
     models, n = shadow.shape
     chosen = np.sort(np.random.default_rng(seed).permutation(models * n)[:MAX_ROWS])

@@ -73,11 +73,6 @@ def infer_by_shadows(
     Args:
         updates: changes of weights by layer, of each site.
         sexes: of most training clips of each site; sites that have as many of both are not in it.
-        clips: see `LabelledClips`.
-        local: how a site trains.
-        about: the result without figures.
-        resamples: of the bootstrap, over sites.
-        seed: of draws, training and folds.
     """
     sites = sorted(site for site in updates if site in sexes)
     label = np.array([sexes[site] for site in sites])

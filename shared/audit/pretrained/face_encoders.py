@@ -61,11 +61,8 @@ class FaceFinder:
 
 
 def spread(frames: Array, count: int) -> list[UInt8]:
-    """Up to `count` frames of uint8 [T, H, W, 3], evenly over the clip.
-
-    Raises:
-        ClipError: reason `empty`, or `bad-frames`.
-    """
+    """Up to `count` frames of uint8 [T, H, W, 3], evenly over the clip. Raises ClipError: reason `empty`, or
+    `bad-frames`."""
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
         raise ClipError("bad-frames", f"{frames.dtype} {list(frames.shape)}", expected="uint8 [frames, H, W, 3]")
     if not frames.size:

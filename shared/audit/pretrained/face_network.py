@@ -45,21 +45,14 @@ class FaceNetwork:
 
     @classmethod
     def load(cls) -> Self:
-        """Read the weights from the cache.
-
-        Raises:
-            AttackersError: they are not there, or not a network of this form.
-        """
+        """Read the weights from the cache. Raises AttackersError: they are not there, or not a network of this form."""
         net = cls.bare()
         fill(net, read_tfjs(weights_path(f"{cls.name}-layout"), weights_path(cls.name)))
         return cls(net.eval(), FaceFinder(weights_path("yunet")))
 
     def _pictures(self, clip: Array) -> torch.Tensor:
-        """float32 [up to 5, 3, 112, 112], RGB of 0 to 255, of a clip uint8 [frames, H, W, 3].
-
-        Raises:
-            ClipError: a clip without frames, or no pictures.
-        """
+        """float32 [up to 5, 3, 112, 112], RGB of 0 to 255, of a clip uint8 [frames, H, W, 3]. Raises ClipError: a clip
+        without frames, or no pictures."""
         import torch
 
         from moretta.shared.audit.pretrained.face_api_nets import FACE_SIDE

@@ -19,11 +19,8 @@ if TYPE_CHECKING:
 
 
 def fill(net: nn.Module, tensors: dict[str, Float32]) -> None:
-    """Put tensors under TensorFlow's names into `net`; all of them, and nothing is left out.
-
-    Raises:
-        AttackersError: a tensor too many, one missing, or one of another shape.
-    """
+    """Put tensors under TensorFlow's names into `net`; all of them, and nothing is left out. Raises AttackersError: a
+    tensor too many, one missing, or one of another shape."""
     import torch
 
     state = {_torch_name(name, tensors): torch.from_numpy(_torch_axes(name, value)) for name, value in tensors.items()}
@@ -75,11 +72,8 @@ class _Group(BaseModel):
 
 
 def read_tfjs(layout: Path, weights: Path) -> dict[str, Float32]:
-    """All tensors by name, float32, in TensorFlow's order of axes.
-
-    Raises:
-        AttackersError: a layout of another format, or one that does not cover the file of weights exactly.
-    """
+    """All tensors by name, float32, in TensorFlow's order of axes. Raises AttackersError: a layout of another format,
+    or one that does not cover the file of weights exactly."""
     try:
         groups = TypeAdapter(tuple[_Group, ...]).validate_python(json.loads(layout.read_text()))
     except (ValidationError, ValueError) as error:

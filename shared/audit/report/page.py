@@ -79,8 +79,6 @@ def render_audit(
     """The page of an audit alone.
 
     Args:
-        gate: the verdict on `rows`.
-        scores: of the comparisons, for curves.
         name: what was attacked, as the reader knows it.
         synthetic: whether the clips were made by a program.
         originals: whether originals were given, on which attackers can be checked.

@@ -60,11 +60,8 @@ def report_json_schema() -> str:
 
 
 def load_report(folder: Path) -> Report:
-    """Read and check `folder/report.json`.
-
-    Raises:
-        ReportError: there is none, it is damaged, or it was written in another format.
-    """
+    """Read and check `folder/report.json`. Raises ReportError: there is none, it is damaged, or it was written in
+    another format."""
     path, again = folder / REPORT_JSON, "restore the file, or run the study again"
     fix = "correct the path to the folder given to `moretta simulate --out`"
     try:

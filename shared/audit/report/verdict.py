@@ -47,9 +47,7 @@ def check_gate(
     Args:
         gate: limits of the study; default limits stand in for those on re-identification that it does not set.
         headline: of every modality that was attacked.
-        privacy: what was spent.
         released: the modalities that left the sites, attacked or not.
-        resamples: of each interval.
         unit: that the study protects.
     """
     criteria = list(_of_identity(gate, headline, released, resamples))

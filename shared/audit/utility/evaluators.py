@@ -213,14 +213,10 @@ def evaluate_utility(
 
     Args:
         original: the same clips before anonymization; None without them.
-        released: the clips that left the sites.
-        evaluators: names; empty means all but those that run only where they are named.
-        more: names of evaluators beside those.
         draws: resamples of each interval, over speakers.
         sentences: texts by code, where they are neither CREMA-D's nor RAVDESS's.
         truth: the same clips of voice as they should sound, under the same pseudonyms; without it nothing is measured
             against them.
-        scratch: where small views of the clips are kept meanwhile.
 
     Raises:
         AttackersError: an unknown evaluator.

@@ -65,7 +65,6 @@ def rasterise(corners: Floats, depth: Floats, shown: NDArray[np.bool_], width: i
     Args:
         corners: [F, 3, 2], screen positions in pixels, right and down; pixel centres have whole coordinates.
         depth: [F, 3], distance from the camera.
-        shown: [F], triangles to draw.
         width: pixels per row.
         height: rows.
     """

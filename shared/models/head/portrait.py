@@ -83,12 +83,7 @@ def public_person(name: PublicPerson) -> FaceIdentity:
 
 
 class Portrait:
-    """Draws a public person.
-
-    Args:
-        side: height and width of the pictures, in pixels.
-        person: whose face is drawn.
-    """
+    """Draws a public person."""
 
     def __init__(self, side: int, person: PublicPerson) -> None:
         self.side = side

@@ -96,10 +96,7 @@ def make_identity(
     seed: int, *, sex: str | None = None, age: int | None = None, traits: Traits | None = None
 ) -> FaceIdentity:
     """Draw a person from a seed; `sex` (`female` or `male`) and `age` in years replace the drawn ones, `traits` all.
-
-    Raises:
-        ValueError: `sex` is neither.
-    """
+    Raises ValueError: `sex` is neither."""
     if sex not in (None, "female", "male"):
         raise ValueError(f"sex {sex!r}: expected 'female' or 'male'")
     asset = load_asset()
@@ -303,16 +300,9 @@ def render_frame(
     """Draw a person showing an emotion: RGB, [height, width, 3].
 
     Args:
-        identity: who.
-        emotion: what is shown.
         intensity: 0 for a relaxed face, 1 for the full expression.
         jaw_open: 0 closed to 1 wide open, on top of the expression.
         blink: 0 eyes open to 1 closed.
-        gaze: see `View`.
-        pose: see `View`.
-        light: see `View`.
-        width: pixels.
-        height: pixels.
         supersample: samples per pixel and axis.
         rng: varies the showing and adds sensor noise; None draws the plain recipe.
     """

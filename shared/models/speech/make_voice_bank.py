@@ -40,11 +40,8 @@ _LEAST_VALUE_SPREAD = 0.02
 
 
 def make_voice_bank(rows: PublicRows, code: SpeakerCode, folder: Path | None, seed: int) -> VoiceBank:
-    """Of the people of `rows`, who are those of `folder` by this seed; None means the project's own voice.
-
-    Raises:
-        StudyError: nobody says two sentences that are recognised.
-    """
+    """Of the people of `rows`, who are those of `folder` by this seed; None means the project's own voice. Raises
+    StudyError: nobody says two sentences that are recognised."""
     if folder is None:
         return bank_of(list(_own_voice(seed)), code, moves_of(rows, code))
     found: list[tuple[int, VoiceBank]] = []

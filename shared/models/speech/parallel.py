@@ -58,7 +58,6 @@ def parallel_speech(utterance: Utterance, voices: Sequence[Voice], *, rate_facto
     """The same delivery by each voice: [voices, samples], 16 kHz, in [-1, 1].
 
     Args:
-        utterance: what is said.
         voices: who says it, one at least. Their own rate of speech is not used.
         rate_factor: of all of them, relative to an average speaker.
     """

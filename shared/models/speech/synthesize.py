@@ -50,9 +50,6 @@ def synthesize(voice: Voice, emotion: str, sentence: str, *, intensity: float = 
     """Say a sentence (a code of `cremad.SENTENCES`): [samples], 16 kHz, in [-1, 1].
 
     Args:
-        voice: who says it.
-        emotion: how.
-        sentence: what.
         intensity: 0 is neutral, 1 as `DELIVERIES` describes.
         seed: of all that differs from one time to the next. The same arguments give the same samples.
     """

@@ -133,11 +133,8 @@ class VoiceBank:
         return np.asarray(np.exp(np.log(np.stack(lengths)).mean(axis=0)))
 
     def nearest(self, sentence: str, manner: Float64) -> int:
-        """The recording of a sentence whose manner is nearest to [d].
-
-        Raises:
-            ClipError: reason `unknown-sentence`: the voice has no recording of it.
-        """
+        """The recording of a sentence whose manner is nearest to [d]. Raises ClipError: reason `unknown-sentence`: the
+        voice has no recording of it."""
         code = SENTENCE_CODES.index(sentence)
         own = np.flatnonzero(self.recordings[:, 0] == code)
         if not len(own):

@@ -174,7 +174,7 @@ class BranchTraining(UnlearntTraining):
 
 
 class UnlearntBranch(Anonymizer):
-    """What both modalities have in common: the branch of each, of a network for all of them."""
+    """Base of both modalities: each has its branch of one network for all of them."""
 
     forms: ClassVar[tuple[str, ...]] = ("code",)
     is_reproducible = False  # thousands of steps of training come out differently on another machine
@@ -189,7 +189,7 @@ class UnlearntBranch(Anonymizer):
 
     @classmethod
     def public_choices(cls, study: Study) -> dict[str, Any]:
-        """The same, and what else the network was trained for."""
+        """The choices of the anonymizer, and all modalities that the network was trained for."""
         return {**super().public_choices(study), "together": list(_together(study))}
 
     @classmethod

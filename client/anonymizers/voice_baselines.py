@@ -67,13 +67,16 @@ class VoiceAnonymizer(PlannedAnonymizer[OptionsT]):
 
 
 class UnboundedVoice(VoiceAnonymizer[OptionsT]):
-    """Guarantees nothing: what it hides, only the audit shows. Training at the sites may guarantee something itself."""
+    """Base of anonymizers whose release has no guarantee: only the audit shows what they hide.
+
+    Training at the sites may have a guarantee of its own.
+    """
 
     why: ClassVar[str]
-    """That there is no bound."""
+    """Note of the privacy statement: the reason why there is no bound."""
 
     def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
-        """No bound on the release, and what training at the sites guarantees."""
+        """No bound on the release, and the guarantees of training at the sites."""
         rows = [self.stated(sizes, unit, self.why) for unit in LEDGER_UNITS]
         return (*rows, *training_statements(self._options.site_training(), sizes))
 

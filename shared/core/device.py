@@ -70,7 +70,7 @@ def computing_device() -> torch.device:
 
 
 def _why_not(device: str) -> str:
-    """Why a device cannot be used here; empty if it can."""
+    """The reason why a device cannot be used here; empty if it can."""
     import torch
 
     if device == "mps" and not torch.backends.mps.is_available():

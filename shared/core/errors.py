@@ -45,7 +45,7 @@ class MorettaError(Exception):
             cls.exit_code = code
 
     def __init__(self, found: str, *, expected: str = "", fix: str = "") -> None:
-        # What was found often comes from outside
+        # The texts often come from other machines
         self.found, self.expected, self.fix = map(printable, (found, expected, fix))
         super().__init__(self.message)
 

@@ -1,4 +1,4 @@
-"""What a corpus calls its speakers and its classes: the six emotions of CREMA-D, unless a study names others."""
+"""Names of speakers and of classes: the six emotions of CREMA-D, unless a study names others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _as_text(value: Any) -> Any:
 
 
 SpeakerId = Annotated[str, BeforeValidator(_as_text), Field(min_length=1, max_length=200)]
-"""What a corpus calls a speaker: `1001` in CREMA-D. Files of earlier versions hold it as a number."""
+"""Name of a speaker in the corpus, such as `1001` in CREMA-D. Files of earlier versions hold it as a number."""
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,31}$")]
 Classes = Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=MAX_CLASSES)]
 """The labels that a study distinguishes. Class indices follow this order everywhere."""

@@ -23,9 +23,9 @@ _POLL_SECONDS = 0.5
 _QUIET_SECONDS = 10.0
 """The longest time without a report, as long as steps end."""
 Progress = Callable[[str, int, int], None]
-"""Gets what is done, how many of it, and how many there are."""
+"""Is called with the name of the work, the number of its steps that are done, and the number of all steps."""
 _PRELOADED = ("cv2", "sklearn.ensemble", "scipy.stats", "soundfile", "torch", "torchaudio")
-"""What most workers need; none of these starts a thread, which a fork would lose."""
+"""Modules that most workers need; none of these starts a thread, which a fork would lose."""
 util.abstract_sockets_supported = False  # type: ignore[misc]  # Python 3.11.0 would let any account connect
 T = TypeVar("T")
 Item = TypeVar("Item")

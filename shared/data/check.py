@@ -150,7 +150,7 @@ class _Finding:
     overdriven: bool = False
     faces: Counter[str] = field(default_factory=Counter)
     drop: Drop | None = None
-    """Why it cannot be used."""
+    """The reason why the file cannot be used; None if it can."""
 
 
 def check_corpus(

@@ -177,7 +177,7 @@ def corpus_of(
     warnings: Sequence[str] = (),
     **more: Any,
 ) -> Corpus:
-    """What a reader found, in order, under the name of the folder or of the marker of a synthetic corpus."""
+    """A corpus of the given clips, sorted, with the name of the folder or of the marker of a synthetic corpus."""
     name, synthetic, marker_warnings = read_marker(root)
     return Corpus(
         root=root,
@@ -221,7 +221,7 @@ def media_files(folder: Path, *, below: bool = False) -> Iterator[Path]:
 
 
 def wrong_kind(path: Path, endings: Sequence[str] = ()) -> str | None:
-    """Why a path is no file with one of these endings, or with any; None if it is one."""
+    """The reason why a path is no file with one of these endings, or with any; None if it is one."""
     if path.is_file() and (not endings or path.suffix.lower() in endings):
         return None
     what = "a folder" if path.is_dir() else "a link to nothing" if not path.exists() else "a device or a pipe"

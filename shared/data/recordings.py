@@ -73,7 +73,7 @@ def sound_seconds(clip: Clip) -> float:
 def check_length(clip: Clip, kind: Kind) -> None:
     """Check that sound and pictures last about as long as each other; else a ClipError `other-length`.
 
-    What lasts much longer holds something else than the clip, and is not used; nor are pictures that hardly move.
+    A much longer file holds something else than the clip and is not used; nor are pictures that hardly move.
     """
     if clip.video is None:
         return
@@ -129,7 +129,7 @@ class ClipStore:
     """A site's clips while a release is made: decoded once, kept in a file without a name that is gone with the store.
 
     Args:
-        decode: reads one clip; None if it has not this modality. What it raises is raised again for the same clip.
+        decode: reads one clip; None if it has not this modality. Its error is raised again for the same clip.
         folder: on the disk of the file: the site's own, since this is what nobody else may read.
         most_bytes: the size of the file.
 

@@ -198,7 +198,7 @@ SpeakerRows = Sequence[tuple[SpeakerId, Row]]
 def values_of(
     path: Path, rows: SpeakerRows, column: str, read: Callable[[str], V | None], expected: str
 ) -> tuple[dict[SpeakerId, set[V]], list[str]]:
-    """What a column says of each speaker, an empty set where nothing; and warnings of values not understood."""
+    """The values of a column for each speaker, an empty set without any; and warnings of values not understood."""
     found: dict[SpeakerId, set[V]] = {speaker: set() for speaker, _ in rows}
     odd: dict[str, list[int]] = defaultdict(list)
     for speaker, row in rows:

@@ -1,1 +1,1 @@
-"""What both sides compute from sound and pictures, defined once."""
+"""Features that server and sites both compute from sound and pictures, defined once."""

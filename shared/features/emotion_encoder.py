@@ -1,7 +1,7 @@
 """Logistic regression of the emotion through a linear code of measurements, which sites train together.
 
-Training starts from a code of public speech. What it changes is the code; the layer behind it is thrown away, or gives
-the labeler. Measurements are normalized either within the speaker, as they will be when clips are released, or by
+Training starts from a code of public speech and changes it; the layer behind the code is discarded, or gives the
+labeler. Measurements are normalized either within the speaker, as they will be when clips are released, or by
 public speech. The first fits better. A guarantee for a single clip needs the second: among ranks, one clip moves all
 clips of its speaker.
 """
@@ -38,7 +38,7 @@ _MOST = 1e6
 
 
 def first_arrays(rows: PublicRows, code: SpeakerCode, classes: Sequence[str] = EMOTIONS) -> Arrays:
-    """What training starts from, all of it public: the code, a layer fitted behind it, and what clips are scaled by.
+    """Arrays that training starts from, all public: the code, a layer fitted behind it, and the scale of clips.
 
     Public speech has the six emotions: of other `classes` nothing is known at first.
     """

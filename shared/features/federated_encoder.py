@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     import torch
 
 PUBLIC = "public."
-"""Begins the names of arrays that no site changes."""
+"""Prefix of the names of arrays that no site changes."""
 CLIPPING_NORM = 1.0
-"""What the gradient of one unit is cut to."""
+"""L2 norm that the gradient of one unit is cut to."""
 _CLEAR = 2.0
 """Standard deviations of the squared norm of noise by which a change must be longer than noise alone."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 Measure = Callable[[Clip], npt.NDArray[Any] | None]
-"""What an encoder is trained on: rows [rows, n] of one clip, None of a clip that lacks it. Equal ones measure alike."""
+"""A clip -> its training rows [rows, n]; None for a clip that lacks them. Equal measures give equal rows."""
 Unit = Literal["clip", "speaker"]
 
 
@@ -46,7 +46,7 @@ class FederatedEncoder(ABC):
     """The encoder before one round of its training."""
 
     arrays: Arrays
-    """What the coordinator sent, checked."""
+    """Arrays that the coordinator sent, checked."""
 
     @abstractmethod
     def normalized(self, values: npt.NDArray[Any], *, unit: Unit) -> npt.NDArray[np.float32]:
@@ -69,7 +69,7 @@ class FederatedEncoder(ABC):
         labels: npt.NDArray[np.int64],
         sexes: Sequence[str | None],  # noqa: ARG002
     ) -> torch.Tensor:
-        """What each row is trained towards, [rows, ...]; of the row alone, and of what is public. Default: its label.
+        """Training target of each row, [rows, ...], from that row and public data alone. Default: its label.
 
         Args:
             normalized: [rows, n].
@@ -122,7 +122,7 @@ class SiteTrainedOptions(Options):
     """The option whose value `federated` has the encoder trained at the sites."""
 
     def site_training(self) -> SiteTrainingPlan | None:
-        """What these options say of training at the sites."""
+        """The plan of training at the sites; None where these options train on public data alone."""
         if getattr(self, self.federated_by) != "federated":
             return None
         rounds, unit, epsilon = self.code_rounds, self.code_unit, self.code_epsilon
@@ -136,7 +136,7 @@ class Delivery:
     """Measurements of the sound of a clip, see `speaker_code.measured_clip`."""
 
     in_windows: bool
-    """Second by second, and not of the whole clip."""
+    """Whether it is measured second by second, and not as a whole."""
 
     def __call__(self, clip: Clip) -> npt.NDArray[Any] | None:
         """float32 [rows, 95]. Errors: see `read_sound`."""
@@ -156,9 +156,9 @@ class SiteTraining(ABC):
     least_signal: ClassVar[float] = 0.0
     """See `is_clear`."""
     learning_rate: ClassVar[float]
-    """Of one step, for the mean of clipped gradients."""
+    """Learning rate of one step, for the mean of clipped gradients."""
     modalities: tuple[Modality, ...] = ("voice",)
-    """Whose files are read."""
+    """Modalities whose files are read."""
 
     def __init__(self, study: Study, plan: SiteTrainingPlan, *, in_windows: bool = False) -> None:
         self.study, self.plan, self.in_windows = study, plan, in_windows
@@ -171,8 +171,8 @@ class SiteTraining(ABC):
 
     @property
     def measure(self) -> Measure:
-        """What clips are to this encoder. Default: measurements of their sound. Raises StudyError: this machine cannot
-        measure clips so. It is raised before a clip is read."""
+        """The measure of a clip that this encoder is trained on. Default: measurements of its sound. Raises StudyError,
+        before a clip is read: this machine cannot measure clips so."""
         return Delivery(self.in_windows)
 
     @abstractmethod

@@ -31,7 +31,7 @@ _LEAST_DAMPING, _MOST_DAMPING = 1e-6, 1e6
 
 @dataclass(frozen=True)
 class FittedHead:
-    """What a head looks like over a clip.
+    """Parameters of a head over a clip.
 
     Attributes:
         identity: in standard deviations of the model's components, [components].
@@ -156,7 +156,7 @@ class _Problem:
         return FittedHead(head.identity + change, head.channels + each[:, :channels], head.pose + each[:, channels:])
 
     def _of_frames(self, equations: _Equations, head: FittedHead, damping: float) -> tuple[Values, Values]:
-        """What each frame says of its own channels and pose, [frames, own, own] and [frames, own]."""
+        """Normal equations of each frame for its own channels and pose, [frames, own, own] and [frames, own]."""
         first, channels = len(head.identity), head.channels.shape[1]
         blocks, down = equations.square[:, first:, first:].copy(), equations.right[:, first:].copy()
         changes = np.diff(head.channels, axis=0) * self._steadiness

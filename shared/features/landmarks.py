@@ -42,7 +42,7 @@ class FaceMesh:
 
     @classmethod
     def missing(cls) -> str | None:
-        """Why it cannot run here, and the command that would help; None if the weights are here, unchanged."""
+        """The reason why it cannot run here, with the command that helps; None if its weights are here, unchanged."""
         if all(cached(name) is not None for name in (cls.name, "yunet")):
             return None
         return f"no weights of {cls.name}: run `{fetch_command(cls.name)}`"
@@ -91,7 +91,7 @@ class FaceMesh:
 
     @staticmethod
     def cropper() -> FaceCropper:
-        """What cuts the squares that the network reads. Raises AttackersError: the detector's weights are not there."""
+        """Cropper of the squares that the network reads. Raises AttackersError: the detector's weights are absent."""
         return FaceCropper(SIDE, _WideYuNet(weights_path("yunet")))
 
 

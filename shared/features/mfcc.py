@@ -26,7 +26,7 @@ FFT_SAMPLES = 512
 MELS = 40
 COEFFICIENTS = 13
 LOUDEST = 10.0
-"""What samples are cut to: resampling goes beyond 1 by a little, and a file of damaged numbers by far too much."""
+"""Largest value of a sample; larger ones are cut. Resampling goes a little beyond 1, damaged files far beyond."""
 MIN_FRAMES = 1 + MIN_SAMPLES // HOP_SAMPLES
 OUTPUT_RMS = 0.05
 """Root mean square of every resynthesized waveform, relative to full scale (-26 dB)."""
@@ -53,7 +53,7 @@ def mfcc(samples: npt.NDArray[Any], coefficients: int = COEFFICIENTS) -> Frames:
 
 
 def mfcc_batch(clips: Sequence[npt.NDArray[Any]], coefficients: int = COEFFICIENTS) -> list[Frames]:
-    """What `mfcc` gives of each clip, up to rounding, and its errors.
+    """MFCC of each clip, as by `mfcc` up to rounding, and with its errors.
 
     It is quick on one thread: the clips are joined, with silence between them, into one long signal.
     """
@@ -68,7 +68,7 @@ def mfcc_batch(clips: Sequence[npt.NDArray[Any]], coefficients: int = COEFFICIEN
 def check_samples(samples: npt.NDArray[Any]) -> Audio:
     """The clip as float32, samples beyond +- `LOUDEST` cut.
 
-    What passes can be measured and released by every anonymizer: clips are dropped here, and for nothing else.
+    Every anonymizer can measure and release a clip that passes. Clips are dropped here and for no other reason.
 
     Raises:
         ClipError: reason `wrong-shape`, `too-short`, `too-long` or `not-finite`.

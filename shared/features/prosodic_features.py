@@ -1,7 +1,7 @@
 """How something was said: level, pitch, voice, spectrum and rhythm of a clip or of its windows, in numbers.
 
-What is measured follows the reviews of vocal expression: Juslin and Laukka, Psychological Bulletin 129 (2003), table 7,
-and the minimal set of Eyben et al., IEEE Transactions on Affective Computing 7 (2016). The numbers are those of a
+The measurements follow reviews of vocal expression: Juslin and Laukka, Psychological Bulletin 129 (2003), table 7, and
+the minimal set of Eyben et al., IEEE Transactions on Affective Computing 7 (2016). The numbers are those of a
 person as much as of a mood: nothing here is anonymous before it is normalized within the speaker.
 
 Pitch is the lag at which a frame is most like itself: autocorrelation divided by that of the window (Boersma, IFA
@@ -115,7 +115,7 @@ def delivery(samples: npt.NDArray[Any]) -> Floats:
 
 
 class _Clip(NamedTuple):
-    """What the measurements use, [frames] from the first spoken one to the last unless stated.
+    """Input of the measurements, [frames] from the first spoken one to the last unless stated.
 
     `level` is the natural logarithm of power, `smooth` the same without the ripple of single periods. `pitch` [voiced
     frames] is in octaves above 1 Hz, octave errors put right; `cepstrum` [frames, 13] are MFCC; `bands` [voiced frames,

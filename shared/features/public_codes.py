@@ -49,7 +49,7 @@ def pooled(frames: Frames, voice: PublicVoice, segments: int) -> Matrix:
 
 @dataclass(frozen=True, slots=True)
 class SpeakerUnits:
-    """What a speaker's clips have in common, drawn towards public speech where there are few of them."""
+    """Mean and deviation of a speaker's clips, [d], drawn towards public speech where there are few clips."""
 
     mean: Vector
     std: Vector
@@ -97,7 +97,7 @@ class PublicCodes:
 
     @classmethod
     def rules(cls, coefficients: int | None = None) -> Rules:
-        """What each array may be."""
+        """Rules for the arrays, by name: type, shape and bounds."""
         width: int | str = "pooled" if coefficients is None else 2 * coefficients
         spread = Rule((width,), 2 * FRAME_LIMIT, LEAST_SPREAD)
         weights = (Rule((width, "values"), _LARGEST_WEIGHT), Rule(("words", "values"), _LARGEST_WEIGHT))

@@ -88,7 +88,7 @@ class PublicVoice:
     def rules(
         cls, coefficients: int | str = "coefficients", size: int | str | None = None, *, optional: bool = False
     ) -> Rules:
-        """What each array may be; without a size there is no codebook."""
+        """Rules for the arrays, by name: shape and bounds. Without a size there is no codebook."""
         rules = {
             _MEAN: Rule((coefficients,), LARGEST_MFCC, optional=optional),
             _STD: Rule((coefficients,), LARGEST_MFCC, LEAST_SPREAD, optional=optional),

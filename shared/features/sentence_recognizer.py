@@ -33,11 +33,11 @@ _LOUD = 0.03  # of the peak: where a last word that the search did not reach end
 _LARGEST = 32_767
 _SENTENCES, _PHONES = "sentences", "phones"
 Texts = Mapping[str, str]
-"""What is said, by the code of the sentence."""
+"""Text of a sentence, by its code."""
 
 
 def known_texts(codes: Collection[str], stated: Texts | None = None) -> Texts:
-    """What sentences say: as stated, else as in the corpus that has all these codes; empty where none has."""
+    """Texts of sentences: as stated, else of the corpus that has all these codes; empty where none has."""
     if stated:
         return stated
     return next((texts for texts in (cremad.SENTENCES, ravdess.SENTENCES) if set(codes) <= texts.keys()), {})
@@ -83,7 +83,7 @@ class SentenceRecognizer:
 
     @classmethod
     def missing(cls, sentences: Collection[str] = (), stated: Texts | None = None) -> str | None:
-        """Why clips of these sentences cannot be recognised here, or None."""
+        """The reason why clips of these sentences cannot be recognised here; None if they can."""
         if unknown := sorted(set(sentences) - known_texts(sentences, stated).keys()):
             return f"the words of these sentences are not known: {', '.join(unknown[:5]) or 'none is named'}"
         if importlib.util.find_spec("pocketsphinx") is None:
@@ -101,7 +101,7 @@ class SentenceRecognizer:
         return cls(dict(texts))
 
     def words_of(self, code: str) -> tuple[str, ...]:
-        """What a sentence says."""
+        """The words of a sentence."""
         return self.texts[code]
 
     def recognize(self, samples: Float32) -> tuple[str, ...]:

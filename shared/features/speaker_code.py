@@ -94,7 +94,7 @@ class SpeakerCode:
 
     @classmethod
     def rules(cls, size: int | str = "values", *, is_network: bool) -> Rules:
-        """What each array may be."""
+        """Rules for the arrays, by name: type, shape and bounds."""
         width = len(MEASUREMENTS)
         hidden = {HIDDEN_WEIGHT: Rule((width, "units"), _LARGEST), HIDDEN_BIAS: Rule(("units",), _LARGEST)}
         return {

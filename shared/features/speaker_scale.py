@@ -66,7 +66,7 @@ class PublicMeasures:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> Self:
-        """What `to_arrays` made. Raises ReleaseError: arrays are missing, of another shape, or not finite."""
+        """The inverse of `to_arrays`. Raises ReleaseError: arrays are missing, of another shape, or not finite."""
         quantiles, middle = found = [arrays.get(prefix + name) for name in ("quantiles", "middle")]
         if quantiles is None or middle is None or quantiles.shape != (LEVELS, *middle.shape) or middle.ndim != 1:
             shapes = [None if array is None else list(array.shape) for array in found]
@@ -76,7 +76,7 @@ class PublicMeasures:
         return cls(np.asarray(quantiles, np.float64), np.asarray(middle, np.float64))
 
     def values(self, normal: Measures) -> Measures:
-        """What public people show at normal values [frames, dimensions]: the inverse of the mapping, for them."""
+        """Measures of public people at normal values [frames, dimensions]: the inverse of the mapping, for them."""
         from scipy.special import ndtr
 
         columns = zip(ndtr(normal).T, self.quantiles.T, strict=True)

@@ -106,7 +106,7 @@ def as_sequence(
 
 
 def model_input(form: str, array: npt.NDArray[Any], codebook: Codebook | None = None) -> npt.NDArray[Any]:
-    """What emotion models take: float32 [d] of a `code`, `frames` as they are, else what `as_sequence` gives."""
+    """Input of emotion models: float32 [d] of a `code`, `frames` as they are, else the result of `as_sequence`."""
     if form == "frames":
         return array
     return np.ascontiguousarray(array, np.float32) if form == "code" else as_sequence(form, array, codebook)

@@ -21,7 +21,7 @@ from moretta.shared.features.mfcc import SAMPLE_RATE, Audio, check_samples
 
 FRAME_MILLISECONDS = 5.0
 FFT_SAMPLES = 1024
-"""What CheapTrick needs at 16 kHz for voices from 71 Hz on."""
+"""Samples of the transform that CheapTrick needs at 16 kHz for voices from 71 Hz on."""
 BINS = FFT_SAMPLES // 2 + 1
 LOWEST_HERTZ, HIGHEST_HERTZ = 60.0, 600.0
 """A shouted female voice of CREMA-D goes beyond 500 Hz."""
@@ -35,7 +35,7 @@ _SHARPEST = 2.0
 
 
 def missing_world() -> str | None:
-    """Why speech cannot be taken apart on this machine, and the command that helps; or None."""
+    """The reason why this machine cannot take speech apart, with the command that helps; None if it can."""
     if importlib.util.find_spec("pyworld") is None:
         return f"the WORLD vocoder is not installed: {_INSTALL}"
     return None
@@ -177,7 +177,7 @@ def packed(voice: WorldVoice, columns: int, *, every: int) -> Float32:
 
 
 def unpacked(rows: Float32) -> WorldVoice:
-    """What `packed` gave, one frame for each of its rows, bounded: whatever the rows are, the arrays are finite."""
+    """A voice from rows of `packed`, one frame a row; bounded, so that any rows give finite arrays."""
     world, exact = _world(), np.asarray(rows, np.float64)
     bands = np.clip(exact[:, 1:2], -120.0, 0.0)
     aperiodicity = world.decode_aperiodicity(np.ascontiguousarray(bands), SAMPLE_RATE, FFT_SAMPLES)

@@ -113,7 +113,7 @@ def _check_arrays(kind: type[Message], content: RecordDict) -> None:
 
 
 def _config(kind: type[Message], content: RecordDict) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """What travelled as JSON, and what travelled as bytes."""
+    """The values of a message that were sent as JSON, and those that were sent as bytes."""
     from flwr.app import ConfigRecord
 
     config = content.get(CONFIG)

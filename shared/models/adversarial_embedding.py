@@ -1,8 +1,8 @@
 """An autoencoder of speaker embeddings whose bottleneck is trained against speaker and sex.
 
 Perero-Codosero, Espinoza-Cuadros and Hernandez-Gomez, "X-vector anonymization using autoencoders and adversarial
-training for preserving speech privacy", Computer Speech and Language 2022. What leaves is an embedding again: each
-dimension has the mean and the deviation of public embeddings, and the whole has length 1. A third head of the paper
+training for preserving speech privacy", Computer Speech and Language 2022. The released array is an embedding again:
+each dimension has the mean and the deviation of public embeddings, and the whole has length 1. The paper's third head
 reads the accent; no public speech here has labels of it, so it is left out.
 """
 
@@ -89,7 +89,7 @@ def losses(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 class EmbeddingFigures(NamedTuple):
-    """What was measured on public people."""
+    """Figures of the trained autoencoder, measured on public people."""
 
     person: AdversaryFigures
     """In the loop of unseen clips of people who were trained on; fresh of held-out people, on other clips of theirs."""
@@ -146,7 +146,7 @@ class AdversarialEmbedding:
 
     @classmethod
     def rules(cls, width: int) -> Rules:
-        """What each array may be, for embeddings of `width` values."""
+        """Rules for the arrays, by name: shape and bounds, for embeddings of `width` values."""
         sizes = {"encoder.0": (width, BETWEEN), "encoder.2": (BETWEEN, BOTTLENECK)}
         sizes |= {"decoder.0": (BOTTLENECK, BETWEEN), "decoder.2": (BETWEEN, width)}
         weights = {f"{PREFIX}{layer}.weight": Rule((to, of), LARGEST_WEIGHT) for layer, (of, to) in sizes.items()}

@@ -190,13 +190,13 @@ def variation(representation: npt.NDArray[Any], reference: npt.NDArray[Any]) -> 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdversaryFigures:
-    """What readers of an attribute find in a representation: balanced accuracy on people whom nothing was trained on.
+    """Balanced accuracy of readers of an attribute in a representation, on people whom nothing was trained on.
 
-    Only `faults` says if they can be believed. A high figure of a fresh reader is no fault: it is the result.
+    `faults` lists reasons to doubt the figures. A high figure of a fresh reader is no fault: it is the result.
     """
 
     classes: int
-    """Of the attribute."""
+    """Number of classes of the attribute."""
     in_loop: float
     """The adversary that the representation was trained against."""
     able: float

@@ -279,7 +279,7 @@ def autoencoder_from_arrays(arrays: Mapping[str, Array]) -> Autoencoder:
 
 
 def autoencoder_rules(spec: AutoencoderSpec, prefix: str) -> Rules:
-    """What each array of a network of this size may be."""
+    """Rules for the arrays of a network of this size, by name: type, shape and bounds."""
     with torch.device("meta"):
         shapes = {name: tuple(tensor.shape) for name, tensor in stored_tensors(Autoencoder(spec)).items()}
     rules = {prefix + SPEC_ARRAY: Rule((2,), 2**16, 1, dtype="int64")}

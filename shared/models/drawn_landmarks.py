@@ -51,10 +51,10 @@ _STRONGEST = 1.1
 
 
 class Showing(NamedTuple):
-    """What a head does in one picture, whoever's it is."""
+    """Expression and pose of any head in one picture."""
 
     weights: dict[str, float]
-    """Of the head's shape targets."""
+    """Weights of the head's shape targets, by name."""
     pose: Vector
     """Yaw, pitch, roll in radians."""
 

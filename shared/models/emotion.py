@@ -48,7 +48,7 @@ class PublicScale(NamedTuple):
 
     @classmethod
     def of(cls, public: Mapping[str, Array]) -> PublicScale | None:
-        """That of a study's public arrays; None where they have none."""
+        """The scale in a study's public arrays; None where they have none."""
         return cls(public["voice/mean"], public["voice/std"]) if "voice/mean" in public else None
 
 
@@ -165,8 +165,8 @@ def checked_weights(
 ) -> dict[str, torch.Tensor]:
     """The global weights that a site is to train or test, as tensors, checked before any clip is looked at.
 
-    Bounded weights and bounded inputs keep every product within float32. What still overflows in a later step is
-    handled unit by unit where gradients are clipped.
+    Bounded weights and bounded inputs keep every product within float32. If a later step still overflows, this
+    is handled unit by unit where gradients are clipped.
 
     Args:
         model: which.

@@ -111,7 +111,7 @@ class ReplacementTraining(SiteTraining):
     @property
     @abstractmethod
     def task(self) -> ReplacementTask:
-        """What the study hides."""
+        """The replacement and the options of its training."""
 
     def first_arrays(self, public: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """The public autoencoder, and public clips of the replacement emotion by each sex."""

@@ -165,7 +165,7 @@ class UnlearntTraining(SiteTraining):
     def public_after(self, public: Mapping[str, npt.NDArray[Any]], weights: Arrays | None) -> Arrays:
         """The trained branches, and what readers find in each on the held-out public people.
 
-        What the same network without reversal gives was measured when the public branches were trained.
+        Figures of the same network without reversal were measured when the public branches were trained.
         """
         if weights is None:
             return {name: np.array([self.plan.rounds], np.int64) for name in self.rounds_arrays}

@@ -25,7 +25,7 @@ MODALITIES: tuple[Modality, ...] = ("voice", "face")
 class Temperature(nn.Module):
     """[N, classes] log-probabilities -> the same over a temperature, normalized (Guo et al., ICML 2017).
 
-    What is learned is the logarithm of 1 / temperature: 0 leaves everything as it is.
+    The learned parameter is the logarithm of 1 / temperature: 0 changes nothing.
     """
 
     def __init__(self) -> None:
@@ -73,14 +73,14 @@ class Gate(nn.Module):
 
 
 class Prediction(NamedTuple):
-    """What one model says of the clips it has: pseudonyms [n], and log-probabilities float32 [n, classes]."""
+    """Predictions of one model for its clips: pseudonyms [n], and log-probabilities float32 [n, classes]."""
 
     clips: tuple[str, ...]
     logs: Floats
 
 
 def gate_input(clips: tuple[str, ...], predictions: Mapping[Modality, Prediction]) -> Floats:
-    """What the gate looks at of clips (pseudonyms), float32 [clips, 2 classes + 2].
+    """Input of the gate for clips (pseudonyms), float32 [clips, 2 classes + 2].
 
     Log-probabilities of voice, of face, and whether each is there; of a modality that a clip has not, everything is 0.
     """

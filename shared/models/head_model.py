@@ -166,7 +166,7 @@ class HeadModel:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> Self:
-        """What `to_arrays` made."""
+        """The inverse of `to_arrays`."""
         names = ("rest", "identity", "usual", "spread")
         learned = {name: np.asarray(arrays[prefix + name], np.float64) for name in names}
         return cls.moved_by_asset(arrays[prefix + "vertices"].astype(np.int64), **learned)

@@ -137,7 +137,7 @@ def held_out_people(rows: PublicRows, *, seed: int) -> npt.NDArray[np.bool_]:
 
 
 def _too_few(rows: PublicRows, counts: Mapping[str, int]) -> StudyError:
-    """Whose sex is known, and where it would be read."""
+    """Error that states how many people of each sex are known, and which table would state it."""
     people = len(np.unique(rows.person))
     known = " and ".join(f"{count} {sex}" for sex, count in counts.items())
     return StudyError(

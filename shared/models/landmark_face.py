@@ -91,7 +91,7 @@ class Drawer(nn.Module):
 
 
 class LandmarkFigures(NamedTuple):
-    """What was measured on drawn people whom nothing was trained on. Errors are in eye distances."""
+    """Figures of the networks, measured on drawn people whom nothing was trained on. Errors are in eye distances."""
 
     before: float
     """Distance of a stranger's measured points from those of the public person who does the same."""
@@ -113,7 +113,7 @@ class LandmarkFace:
 
     @classmethod
     def rules(cls) -> Rules:
-        """What each array may be."""
+        """Rules for the arrays, by name: type, shape and bounds."""
         networks = [array_rules(PointLayers, name) for name in (ENCODER, DECODER)]
         return {
             **{name: rule for rules in (*networks, array_rules(Drawer, DRAWER)) for name, rule in rules.items()},

@@ -60,7 +60,7 @@ class MiniHubertNet(nn.Module):
         self.units = nn.Parameter(torch.randn(UNITS, _NAMED))
 
     def states(self, frames: Tensor, mask: Tensor | None = None, *, layers: int = LAYERS) -> Tensor:
-        """What a Transformer layer gives, counted from 1: [n, t / 2, 128], frames of the mask [n, t / 2] hidden."""
+        """Output of a Transformer layer, counted from 1: [n, t / 2, 128], frames of the mask [n, t / 2] hidden."""
         found = functional.gelu(self.second(functional.gelu(self.first(frames.mT))))
         found = self.norm(found.mT)
         if mask is not None:
@@ -98,7 +98,7 @@ class MiniHubert:
 
     @classmethod
     def rules(cls) -> Rules:
-        """What each array may be."""
+        """Rules for the arrays, by name: type, shape and bounds."""
         weights = {name: rule for name, rule in array_rules(MiniHubertNet, PREFIX).items() if not _only_trained(name)}
         return {_MEAN: Rule((MELS,), _LARGEST), _STD: Rule((MELS,), _LARGEST, LEAST_SPREAD), **weights}
 
@@ -109,7 +109,7 @@ class MiniHubert:
 
     @classmethod
     def of(cls, network: MiniHubertNet, mean: npt.NDArray[Any], std: npt.NDArray[Any]) -> Self:
-        """What training came to."""
+        """The arrays of a trained network."""
         weights = {name: array for name, array in arrays_of(network, PREFIX).items() if not _only_trained(name)}
         return cls({_MEAN: np.asarray(mean, np.float32), _STD: np.asarray(std, np.float32), **weights})
 

@@ -25,7 +25,7 @@ def array_shapes(make: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]:
 
 
 def array_rules(make: Callable[[], nn.Module], prefix: str = "") -> dict[str, Rule]:
-    """What each array may be, by `prefix` and the network's own name."""
+    """Rules for the arrays of a network: shape and bounds, by `prefix` and the network's own name."""
     return {prefix + name: Rule(shape, LARGEST_WEIGHT) for name, shape in array_shapes(make).items()}
 
 

@@ -1,6 +1,7 @@
-"""What a study's trained models say of clips: at a site that tests them, where they are exported, where they are used.
+"""Predictions of a study's trained models for clips.
 
-One code for all three, so that a delivered model decides as the study's own evaluation did.
+The code is the same at a site that tests them, at their export and at their use. So a delivered model decides as the
+study's own evaluation did.
 """
 
 from __future__ import annotations

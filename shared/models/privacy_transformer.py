@@ -62,14 +62,14 @@ class TransformerNet(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformerFigures:
-    """What was measured on synthetic voices that nothing was trained on, saying utterances of their own."""
+    """Figures of the network, measured on other synthetic voices than those of training, with other utterances."""
 
     cosine: float
-    """Of a prediction with the true clone, both in public standard deviations; source and target are unseen."""
+    """Cosine of a prediction with the true clone, in public standard deviations; source and target are unseen."""
     source_cosine: float
-    """The same of the source, which nothing was done to."""
+    """Cosine of the unchanged source with the true clone."""
     own_cosine: float
-    """Of a prediction for the source's own voice with the source."""
+    """Cosine of a prediction for the source's own voice with the source."""
     variation: float
     """Variance over utterances of predictions for one target, as a share of that of its true clones."""
     speaker: float
@@ -118,7 +118,7 @@ class PrivacyTransformer:
 
     @classmethod
     def rules(cls, width: int) -> Rules:
-        """What each array may be, for embeddings of `width` values."""
+        """Rules for the arrays, by name: shape and bounds, for embeddings of `width` values."""
         return {
             CENTER: Rule((width,), _LARGEST),
             DEVIATION: Rule((width,), _LARGEST, LEAST_SPREAD),
@@ -134,7 +134,7 @@ class PrivacyTransformer:
 
     @classmethod
     def of(cls, network: TransformerNet, scale: Scale, voices: Floats, figures: TransformerFigures) -> Self:
-        """What training came to. The scale is that of the clones; voices are places [24, d]."""
+        """The arrays of a trained network. The scale is that of the clones; voices are places [24, d]."""
         return cls(
             {
                 CENTER: scale[0],

@@ -87,7 +87,7 @@ class RdalNet(nn.Module):
 
 
 class RdalFigures(NamedTuple):
-    """What was measured on public people."""
+    """Figures of the trained networks, measured on public people."""
 
     hidden: AdversaryFigures
     """In the loop of unseen clips of people who were trained on; fresh of people who were held out."""
@@ -96,7 +96,7 @@ class RdalFigures(NamedTuple):
     verifier_loss: float
     """Of the fresh verifier at that epoch, in units of a guess: 1 where it finds nothing, 0 if there was none."""
     epoch: int
-    """After which the weights were taken."""
+    """Epoch after which the weights were taken."""
 
     @classmethod
     def size(cls) -> int:
@@ -124,7 +124,7 @@ class Rdal:
 
     @classmethod
     def rules(cls, *, has_mask: bool) -> Rules:
-        """What each array may be."""
+        """Rules for the arrays, by name: type, shape and bounds."""
         return {
             **(array_rules(MaskNet, MASK) if has_mask else {}),
             **array_rules(CodeNet, ENCODER),

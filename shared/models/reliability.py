@@ -21,9 +21,9 @@ Counts = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float64]
 _LEAST = 1e-300
 _LOG_BOUNDS = (-3.0, 3.0)
-"""Of the logarithm of a temperature: beyond, a model is sure of everything or of nothing."""
+"""Bounds of the logarithm of a temperature: beyond them a model is sure of everything or of nothing."""
 LEAST_TEMPERATURE, LARGEST_TEMPERATURE = map(math.exp, _LOG_BOUNDS)
-"""That `fit_temperature` can give, about 1/20 and 20."""
+"""Smallest and largest temperature of `fit_temperature`, about 1/20 and 20."""
 
 
 def reliability_counts(probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> Counts:

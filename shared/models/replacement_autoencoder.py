@@ -63,7 +63,7 @@ def dense_autoencoder(
 def reconstructed(
     arrays: Mapping[str, npt.NDArray[Any]], places: Floats, *, prefix: str, is_bounded: bool = False
 ) -> Floats:
-    """What a `dense_autoencoder` with these arrays makes of places [n, width], without torch."""
+    """Output of a `dense_autoencoder` with these arrays for places [n, width], computed without torch."""
     found = places
     for layer in _LAYERS:
         weight, bias = (arrays[f"{prefix}{layer}.{part}"].astype(np.float64) for part in ("weight", "bias"))
@@ -130,7 +130,7 @@ class ReplacementAutoencoder:
 
     @classmethod
     def rules(cls) -> Rules:
-        """What each array may be."""
+        """Rules for the arrays, by name: type, shape and bounds."""
         return {
             CENTER: Rule((WIDTH,), _LARGEST),
             DEVIATION: Rule((WIDTH,), _LARGEST, LEAST_SPREAD),
@@ -152,7 +152,7 @@ class ReplacementAutoencoder:
         figures: npt.NDArray[np.float32],
         rounds: int = 0,
     ) -> Self:
-        """What training came to: weights, scale, and figures of held-out people."""
+        """The arrays of a trained network: weights, scale, and figures of held-out people."""
         weights = arrays_of(network, PREFIX)
         return cls(
             {CENTER: scale[0], DEVIATION: scale[1], **weights, FIGURES: figures, ROUNDS: np.array([rounds], np.int64)}

@@ -51,7 +51,7 @@ def mel_decibels(found: Tensor) -> Tensor:
 class MaskNet(nn.Module):
     """A U-Net from magnitudes [n, 257, t] to a mask of them from 0 to 1 (Jansson et al., ISMIR 2017, at a quarter).
 
-    What it sees is relative to the mean of the clip, so that level changes no mask.
+    Its input is relative to the mean of the clip, so that level changes no mask.
     """
 
     def __init__(self) -> None:

@@ -65,7 +65,7 @@ _JITTER = 0.1
 
 
 class Strangers(NamedTuple):
-    """What was measured of drawn heads, and the truth of it."""
+    """Measured points of drawn heads, and the wanted points."""
 
     points: Float32
     """[n, 98, 2], normalized, as the face mesh finds them."""

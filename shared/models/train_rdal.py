@@ -66,7 +66,7 @@ class Examples(NamedTuple):
 
 
 class Check(NamedTuple):
-    """What a fresh verifier found after an epoch."""
+    """Figures of a fresh verifier after an epoch."""
 
     epoch: int
     loss: float

@@ -55,14 +55,14 @@ WARM_UP = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplacementTask:
-    """What is to be hidden."""
+    """The emotion to hide, its replacement, and the training."""
 
     sensitive: int | None
     """Class index of the emotion that is replaced; None replaces nothing."""
     replacement: int
     """Class index of the emotion that it is replaced by."""
     strength: float
-    """Of the reversal at its end; 0 reverses nothing."""
+    """Strength of the reversal at its end; 0 reverses nothing."""
     epochs: int
 
 

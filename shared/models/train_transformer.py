@@ -50,9 +50,9 @@ class TransformerTask:
     """How much synthetic speech, and how long it is trained on."""
 
     voices: int = 64
-    """That are trained on; the first `TARGETS` are those that utterances are given later."""
+    """Number of training voices; the first `TARGETS` are the voices that utterances get later."""
     held_out: int = 12
-    """Other voices, of which figures are."""
+    """Number of other voices, from which the figures are."""
     utterances: int = 600
     held_out_utterances: int = 60
     together: int = 8

@@ -269,7 +269,7 @@ def _embedding(network: UnlearntNet, split: Split, modality: Modality) -> Floats
 
 
 class _Read(NamedTuple):
-    """What the network's own heads read from one modality alone: balanced accuracies, and the loss of sex in nats."""
+    """Balanced accuracies of the network's own heads on one modality alone, and the loss of sex in nats."""
 
     emotion: float
     sex: float
@@ -288,7 +288,7 @@ def _read(network: UnlearntNet, split: Split, modality: Modality) -> _Read:
 
 
 def _summary(places: Floats, modality: Modality) -> Floats:
-    """What a linear reader of originals sees: mean and deviation of each band, or the mean picture, [n, d]."""
+    """Input of a linear reader of originals: mean and deviation of each band, or the mean picture, [n, d]."""
     if modality == "face":
         return np.asarray(places.reshape(len(places), PICTURES, -1).mean(axis=1))
     bands = places.reshape(len(places), STEPS, MELS)

@@ -38,7 +38,7 @@ _FEWEST_VOICED = 10
 
 
 class PoolClip(NamedTuple):
-    """What is taken of one clip."""
+    """Cepstra and melody of one clip of a pool."""
 
     cepstra: Float64
     """[frames, 24], `CROP` frames at least."""

@@ -1,7 +1,7 @@
 """Expressions translated by way of landmarks: a face and a category, a picture of landmarks, a face.
 
 Tang and Sebe, "Facial Expression Translation Using Landmark Guided GANs", arXiv 2209.02136, 2022. One U-Net makes the
-landmarks, a second one the face. What leaves a coordinator are pictures of a public person, one for each emotion.
+landmarks, a second one the face. A coordinator sends pictures of a public person, one for each emotion.
 """
 
 from __future__ import annotations

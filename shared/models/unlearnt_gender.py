@@ -172,7 +172,7 @@ def losses(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 class UnlearntFigures(NamedTuple):
-    """What was measured on public people who were held out."""
+    """Figures of the network, measured on held-out public people."""
 
     sex: AdversaryFigures
     emotion: float
@@ -214,7 +214,7 @@ class UnlearntEmbedding:
 
     @classmethod
     def rules(cls, modality: Modality) -> Rules:
-        """What each array may be."""
+        """Rules for the arrays, by name: type, shape and bounds."""
         prefix = cls.prefix(modality)
         scale = {"center": Rule((MELS,), _LARGEST), "deviation": Rule((MELS,), _LARGEST, LEAST_SPREAD)}
         others = scale if modality == "voice" else {}
@@ -231,7 +231,7 @@ class UnlearntEmbedding:
     def of(
         cls, network: UnlearntNet, modality: Modality, scale: Scale, figures: UnlearntFigures, rounds: int = 0
     ) -> Self:
-        """What training came to."""
+        """The arrays of the trained branch of a modality."""
         prefix = cls.prefix(modality)
         arrays = arrays_of(network.branches[modality], prefix)
         if modality == "voice":

@@ -1,4 +1,4 @@
-"""What the branches of `unlearnt_gender` take: log-mel bands of a voice, few small pictures of a face; public ones too.
+"""Input of the branches of `unlearnt_gender`: log-mel bands of a voice, few small pictures of a face.
 
 Each value is of one clip alone. Public people come from a folder of clips, or are synthesized and drawn: a person is
 then one voice and one face.
@@ -32,12 +32,12 @@ _NO_CONTRAST = 1e-3
 
 
 class PublicClips(NamedTuple):
-    """Clips of public people; row by row, what each modality has of the same clip."""
+    """Clips of public people. Row i of each modality is from the same clip."""
 
     inputs: dict[Modality, Floats]
     """[n, values] of each modality."""
     people: PublicRows
-    """Who they are, and what they show; without values."""
+    """Person, sex and emotion of each row; without values."""
 
 
 def voice_input(clips: Sequence[Audio]) -> Floats:

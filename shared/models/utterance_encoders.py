@@ -1,7 +1,7 @@
 """Encoders of whole clips that a study names, from strong to weak: HuBERT, a small one trained here, measurements.
 
-None is trained with what comes after it. What sites need of the small HuBERT are public arrays; the weights of HuBERT
-itself must be on every machine; measurements need nothing.
+None is trained together with later stages. Sites get the small HuBERT as public arrays; the weights of HuBERT itself
+must be on every machine; measurements need nothing.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Measurements:
 
 
 def encoder_rules(tier: Tier) -> Rules:
-    """What each of its public arrays may be."""
+    """Rules for the encoder's public arrays, by name; empty where it has none."""
     return MiniHubert.rules() if tier == "mini-hubert" else {}
 
 

@@ -97,7 +97,7 @@ class Generator(nn.Module):
 
 
 class CycleFigures(NamedTuple):
-    """What was measured on public clips that were not trained on; each the mean of both directions, in dB."""
+    """Figures on public clips that were not trained on: means of both directions, distances in dB."""
 
     cycle: float
     """Mel-cepstral distortion between a clip and itself after both networks."""
@@ -115,7 +115,7 @@ class CycleFigures(NamedTuple):
     """Of these, the share that is nearer to the other's afterwards; 0 if there is none."""
 
     def faults(self) -> list[str]:
-        """What the networks do not do as they should."""
+        """Faults of the networks, in words; empty if there are none."""
         found = []
         if self.cycle > MOST_CYCLE:
             found.append(f"a clip comes back {self.cycle:.1f} dB off, expected at most {MOST_CYCLE:.0f}")
@@ -141,7 +141,7 @@ class VoiceCycle:
 
     @classmethod
     def rules(cls, width: int) -> Rules:
-        """What each array may be."""
+        """Rules for the arrays, by name: type, shape and bounds."""
         pools = len(SEXES)
         networks = [array_rules(partial(Generator, width), prefix) for prefix in _NETWORKS]
         return {
@@ -172,7 +172,7 @@ class VoiceCycle:
 
     @cached_property
     def pools(self) -> Pools:
-        """What both pools are like."""
+        """Statistics of both pools."""
         return Pools(*(np.asarray(self.arrays[n], np.float64) for n in (CENTER, SPREAD, PITCH, PITCH_SPREAD)))
 
     @cached_property

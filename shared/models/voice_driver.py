@@ -58,7 +58,7 @@ class VoiceDriver:
 
     @classmethod
     def rules(cls, width: int) -> Rules:
-        """What each array may be, for embeddings of `width` values."""
+        """Rules for the arrays, by name: shape and bounds, for embeddings of `width` values."""
         shape = Rule((width, len(SOUND)), LARGEST_WEIGHT)
         return {WEIGHTS: shape, SHARES: Rule((len(SOUND),), LARGEST_WEIGHT)}
 

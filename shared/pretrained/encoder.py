@@ -1,4 +1,4 @@
-"""What pretrained encoders have in common: their weights, what is done to sound before them, and unit embeddings."""
+"""Base of pretrained encoders: their weights, preparation of sound, and embeddings of length 1."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PretrainedEncoder(ABC):
 
     @classmethod
     def missing(cls) -> str | None:
-        """Why it cannot run here, and the command that would help; None if the weights are here, unchanged."""
+        """The reason why it cannot run here, with the command that helps; None if its weights are here, unchanged."""
         absent = [name for name in cls.weights if cached(name) is None]
         return f"no weights of {', '.join(absent)}: run `{fetch_command(*absent)}`" if absent else None
 

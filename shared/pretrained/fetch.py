@@ -110,14 +110,14 @@ _ERROR_LINES = 3
 
 @dataclass(frozen=True, slots=True)
 class FetchResult:
-    """What became of one file."""
+    """Result for one file."""
 
     file: PretrainedFile
     state: FetchState
-    """`present` was there already, `fetched` is new, `missing` could not be had."""
+    """`present` was there already, `fetched` is new, `missing` could not be fetched."""
     path: Path | None
     problem: str = ""
-    """Why it is missing, and what to do about it."""
+    """The reason why the file is missing, with a remedy; otherwise empty."""
 
 
 def fetch(
@@ -130,13 +130,13 @@ def fetch(
     """Put weights into the cache.
 
     Args:
-        names: entries of the manifest; none means all. What they need comes with them.
+        names: entries of the manifest; none means all. Entries that these need are fetched, too.
         source: a folder of archives or bare files, to be used instead of the network.
         say: is called with a line per step: a licence and a source for each file.
         table: the manifest.
 
     Returns:
-        One result per file. What a package index or a folder does not have is `missing`, with the reason.
+        One result per file. A file that the package index or the folder lacks is `missing`, with the reason.
 
     Raises:
         AttackersError: an unknown name, bytes other than pinned, or a cache that cannot be written.

@@ -34,7 +34,7 @@ class PretrainedFile:
     """In bytes."""
     licence: str
     source: str
-    """Who trained it, and where it was published."""
+    """Author and place of publication."""
     note: str = ""
     needs: tuple[str, ...] = ()
     """Other entries without which this one is of no use."""
@@ -226,5 +226,5 @@ def with_needs(names: Iterable[str], table: Mapping[str, PretrainedFile] = WEIGH
 
 
 def fetch_command(*names: str) -> str:
-    """What the user types to get these weights."""
+    """The command that fetches these weights."""
     return " ".join(("moretta attackers fetch", *names))

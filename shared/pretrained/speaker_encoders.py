@@ -181,7 +181,7 @@ class SelfSupervisedEncoder(_SpeakerEncoder):
 
     @classmethod
     def missing(cls) -> str | None:
-        """Why it cannot run here, and the command that would help; None if torchaudio has its weights."""
+        """The reason why it cannot run here, with the command that helps; None if torchaudio has its weights."""
         if cls.checkpoint().is_file():
             return None
         command = f'python -c "import torchaudio; torchaudio.pipelines.{cls.pipeline}.get_model()"'

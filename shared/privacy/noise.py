@@ -1,6 +1,7 @@
 """Sources of privacy noise: the operating system in deployment, a seed in simulation and tests only.
 
-Who knows the seed can subtract seeded noise, so a release made with it protects nobody; statements say which was used.
+Anybody with the seed can subtract seeded noise, so a release made with it protects nobody. Statements say which source
+was used.
 """
 
 from __future__ import annotations

@@ -70,11 +70,11 @@ class SiteGaussian(Mechanism):
 
     @property
     def as_gaussian(self) -> Gaussian:
-        """One Gaussian with root `rounds` the reach."""
+        """One Gaussian mechanism that is equivalent to all rounds: its sensitivity is sqrt(`rounds`) times as large."""
         return Gaussian(sigma=self.noise_multiplier, distance=self.group * math.sqrt(self.rounds), unit=self.unit)
 
     def renyi(self) -> Curve:
-        """That of one Gaussian."""
+        """The Renyi curve of `as_gaussian`."""
         return self.as_gaussian.renyi()
 
     def epsilon(self, delta: float) -> float | None:
@@ -150,7 +150,7 @@ def clipped_change(
     """The change by an update, float64, with an L2 norm of all its arrays together of `norm` at most.
 
     An update with a value that is not finite changes nothing: scaled it would stay so, and noise would not hide it.
-    To refuse it would reveal as much. What a site says of arrays that are not trained is not looked at.
+    To refuse it would reveal as much. Arrays of the update that are not trained are ignored.
     """
     change = {name: update[name].astype(np.float64) - sent[name].astype(np.float64) for name in sorted(trained)}
     size = float(np.sqrt(sum(float(np.square(array).sum()) for array in change.values())))
@@ -195,7 +195,7 @@ def quantum(study: Study) -> float:
 def quantised(change: Mapping[str, Floats], study: Study) -> dict[str, npt.NDArray[np.int32]]:
     """A clipped change, with its share of the noise, in whole numbers: rounded once, and never cut again.
 
-    The noise is added before it is rounded, and a sum of rounded numbers is not the rounded sum. That costs nothing:
+    The noise is added before it is rounded, and a sum of rounded numbers is not the rounded sum. This costs no privacy:
     noise many quanta wide, rounded by itself at each site, is distributed like the sum of the noise with B-splines
     around every quantum, which is a random choice made from that sum; the difference is below exp(-pi^2 s^2) for noise
     of s quanta, by Poisson's summation formula.

@@ -1,4 +1,4 @@
-"""What every anonymizer is: its options, its public arrays, its losses, its release and the statement of it.
+"""Base class of anonymizers: options, public arrays, privacy losses, release, and the statement of it.
 
 The base class stands in shared, so that the server can prepare public arrays and compute losses again. The anonymizers
 themselves are plug-ins of `client/anonymizers/` and of other packages, found by name at run time.
@@ -55,7 +55,7 @@ class Anonymizer(ABC):
     version: ClassVar[str]
     Options: ClassVar[type[Options]] = Options
     forms: ClassVar[tuple[str, ...]]
-    """What it can release, of those in the release format. The first is the default."""
+    """Released forms that it offers, of those in the release format. The first is the default."""
     is_reproducible: ClassVar[bool] = True
     """Whether a site that calls `prepare_public` itself gets the coordinator's arrays."""
     public_options: ClassVar[frozenset[str]] = frozenset()
@@ -72,7 +72,7 @@ class Anonymizer(ABC):
 
     @classmethod
     def missing(cls, study: Study) -> str | None:  # noqa: ARG003
-        """Why it cannot run on this machine, and the command that helps: a public network is absent. Default: None."""
+        """The reason why it cannot run on this machine, with the command that helps; None if it can, the default."""
         return None
 
     # Public arrays: made by the coordinator, checked and used by the sites.
@@ -94,7 +94,7 @@ class Anonymizer(ABC):
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:  # noqa: ARG003
-        """What each public array may be. Default: none is taken.
+        """Rules for the public arrays, by name: type, shape and bounds. Default: no array is accepted.
 
         A request with any other array, or with values beyond these, is refused before a clip is read.
         """
@@ -107,7 +107,7 @@ class Anonymizer(ABC):
 
     @classmethod
     def site_training(cls, study: Study) -> SiteTraining | None:  # noqa: ARG003
-        """What sites train together before they release, and what it makes of the public arrays. Default: nothing."""
+        """The encoder that sites train together before they release; None, the default, if there is none."""
         return None
 
     @classmethod
@@ -162,10 +162,10 @@ class Anonymizer(ABC):
         return out
 
     def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:
-        """The released array of one clip. What it raises stands in the clip's place."""
+        """The released array of one clip. An error that it raises stands in the clip's place."""
         raise NotImplementedError(f"{self.name} has neither `release_clip` nor `release`")
 
-    # What the release guarantees, and what it costs.
+    # Guarantees of the release, and its privacy loss.
 
     @classmethod
     def is_fitted(cls, study: Study) -> bool:  # noqa: ARG003
@@ -193,10 +193,10 @@ class Anonymizer(ABC):
 
     @abstractmethod
     def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
-        """What is guaranteed, at every unit."""
+        """Guarantees at every unit."""
 
     def parameters(self) -> dict[str, Any]:
-        """What the statement says of how the release was made."""
+        """Parameters of the release for its statement, by name."""
         return {}
 
     def counts(self) -> dict[str, int]:
@@ -295,11 +295,11 @@ def pinned_public(study: Study, modality: Modality) -> Arrays | None:
 
 
 def site_training_of(study: Study) -> SiteTraining | None:
-    """What a study has the sites train together before they release, if there is anything."""
+    """The encoder that the sites of a study train together before they release; None if there is none."""
     trainings = (anonymizer_of(study, modality).site_training(study) for modality in study.modalities)
     return next((training for training in trainings if training is not None), None)
 
 
 def public_rules(study: Study) -> Rules:
-    """What each public array of a study may be; no other is taken."""
+    """Rules for the public arrays of a study, by name. Arrays with other names are refused."""
     return {name: rule for m in study.modalities for name, rule in anonymizer_of(study, m).public_rules(study).items()}

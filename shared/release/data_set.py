@@ -58,7 +58,7 @@ def write_checksums(folder: Path) -> str:
 def check_files(folder: Path, *, digest: str = "", but: Collection[str] = ()) -> None:
     """Check that a data set is whole: every file is as it was listed, and no other file is there, hidden or not.
 
-    What a system has left behind must be removed: nobody else can know what is in it.
+    Files that an operating system has left in the folder must be removed: nobody else can know what is in them.
 
     Args:
         digest: SHA-256 of the list itself, as its maker published it; empty accepts any.

@@ -46,7 +46,7 @@ _BYTES = {
     **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
     **dict.fromkeys(("F8_E5M2", "F8_E4M3", "I8", "U8", "BOOL"), 1),
 }
-"""Bytes of a value, by type. What an array of a release must be is checked when it is read."""
+"""Bytes of a value, by type. Type and shape of an array are checked when it is read."""
 _MAX_DIMENSIONS = 4
 _MAX_SIDE = 1 << 31
 

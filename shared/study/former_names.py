@@ -1,4 +1,4 @@
-"""What studies, policies, releases and reports called otherwise before: removed and renamed keys and values."""
+"""Removed and renamed keys and values of studies, policies, releases and reports, so that old files can be read."""
 
 from __future__ import annotations
 

@@ -23,16 +23,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteTrainingPlan:
-    """What an anonymizer has the sites train together before they release."""
+    """Plan of an encoder that sites train together before they release."""
 
     rounds: int
     unit: Literal["clip", "speaker"]
-    """Protected by the guarantee: each is one example, with a clipped gradient."""
+    """Unit that the guarantee protects: each is one example, with a clipped gradient."""
     epsilon: float
     """Target for one unit over all rounds; 0 trains without noise and guarantees nothing."""
     delta: float
     epsilon_key: str = "epsilon"
-    """The option that has it."""
+    """Option that holds epsilon."""
 
 
 class Options(Section):
@@ -54,16 +54,16 @@ class Options(Section):
         return self.model_copy(update=dict.fromkeys(self.paths()))
 
     def site_training(self) -> SiteTrainingPlan | None:
-        """What sites train together before they release. Default: nothing."""
+        """Plan of an encoder that sites train together before they release; None, the default, without one."""
         return None
 
 
 class DeclaresOptions(Protocol):
-    """What the study file needs to know of an anonymizer."""
+    """Properties of an anonymizer that a study file is checked against."""
 
     Options: ClassVar[type[Options]]
     forms: ClassVar[tuple[str, ...]]
-    """What it can release, in the terms of the release format. The first is the default."""
+    """Released forms that it offers, of those in the release format. The first is the default."""
 
 
 ANONYMIZERS: Registry[type[DeclaresOptions]] = Registry(
@@ -77,13 +77,13 @@ class ModalitySection(Section):
     modality: ClassVar[Modality]
 
     enabled: bool = True
-    """Whether it is studied at all."""
+    """Whether the study has this modality."""
     anonymizer: str
-    """What it is released by; docs/anonymizers.md has all."""
+    """The anonymizer; docs/anonymizers.md lists all."""
     form: str = Field(default="", validate_default=True)
-    """What leaves the site; by default the first form that the anonymizer has."""
+    """Released form; by default the first one of the anonymizer."""
     options: SerializeAsAny[Options] = Field(default_factory=Options, validate_default=True)
-    """Of the anonymizer, checked by its own model."""
+    """Options of the anonymizer, checked by its own model."""
     model: str
     """The emotion model that is trained on releases."""
 
@@ -138,7 +138,7 @@ class ModalitySection(Section):
         return kept | ({"form": self.form} if self.form in declared.forms else {})
 
     def site_training(self) -> SiteTrainingPlan | None:
-        """What sites train together before they release this modality."""
+        """Plan of an encoder that sites train together before they release this modality; None without one."""
         return self.options.site_training() if self.enabled else None
 
 
@@ -148,7 +148,7 @@ class VoiceSection(ModalitySection):
     modality = "voice"
 
     anonymizer: str = "mfcc-quantizer"
-    """What voice is released by; docs/anonymizers.md has all."""
+    """The anonymizer of voice; docs/anonymizers.md lists all."""
     model: str = "statistics"
     """The emotion model that is trained on releases: `cnn`, `layered` or `statistics`."""
     weight: Fraction = 0.6
@@ -161,7 +161,7 @@ class FaceSection(ModalitySection):
     modality = "face"
 
     anonymizer: str = "autoencoder"
-    """What faces are released by; docs/anonymizers.md has all."""
+    """The anonymizer of faces; docs/anonymizers.md lists all."""
     model: str = "gradients"
     """The emotion model that is trained on releases: `cnn` or `gradients`."""
     fps: Positive = 5.0

@@ -19,7 +19,7 @@ _LONGEST_VALUE = 60
 _NO_PROTECTION = "none"
 """Never proposed: nobody may release recordings as they are by a slip of the pen."""
 _WITH_ANONYMIZER = ("anonymizer", "options", "form")
-"""What goes with an anonymizer that is not known: nothing can be said of it."""
+"""Keys that cannot be checked where the anonymizer is unknown."""
 
 
 class StudyProblems(StudyError):  # noqa: N818 - several errors
@@ -33,8 +33,8 @@ class StudyProblems(StudyError):  # noqa: N818 - several errors
 def validated(model: type[M], content: Mapping[str, Any], *, source: str, context: dict[str, Any]) -> M:
     """The content as a model, or a StudyProblems with all that is wrong with it.
 
-    What was found wrong is left out, and the rest looked at again: what contradicts each other shows only where every
-    value can be used by itself.
+    Wrong values are left out, and the rest is checked again: contradictions between values show only where every value
+    can be used by itself.
     """
     rest: dict[str, Any] = copy.deepcopy(dict(content))
     removed = [one for one in REMOVED if one.is_in(rest)]
@@ -87,7 +87,7 @@ def known_keys(content: Mapping[str, Any], model: type[BaseModel]) -> Iterator[s
 
 
 def meant(key: str, known: Collection[str]) -> str:
-    """What to say of an unknown key, such as `; did you mean train.rounds?`; empty if nothing is like it.
+    """Proposal for an unknown key, such as `; did you mean train.rounds?`; empty if no known key is like it.
 
     >>> meant("train.round", ["train.rounds", "train.epochs"]), meant("epsilon", ["privacy.epsilon"]), meant("x", [])
     ('; did you mean train.rounds?', '; did you mean privacy.epsilon?', '')

@@ -29,13 +29,13 @@ OF_ATTACKER = "attacker/"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What one public array may be. Every value is finite, from `least` to `largest`."""
+    """Rule for one public array: type, shape and bounds. Every value is finite, from `least` to `largest`."""
 
     shape: tuple[int | str, ...]
     """Sizes; a name stands for any size from 1 on, the same wherever it is named in one request."""
     largest: float
     least: float | None = None
-    """None means minus the largest. What is divided by has a positive one."""
+    """Smallest value; None means minus the largest. Divisors have a positive one."""
     dtype: Literal["float32", "int64"] = "float32"
     optional: bool = False
 

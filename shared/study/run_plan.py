@@ -65,7 +65,7 @@ class _Plan(_Part):
 
 
 class SimulationPlan(_Plan):
-    """What both sides of a simulation read. It names speakers, so it stays on this machine."""
+    """Plan of a simulation, which its server and its sites read. It names speakers, so it stays on this machine."""
 
     kind: Literal["simulation"] = "simulation"
     corpus: Path
@@ -102,12 +102,12 @@ class SimulationPlan(_Plan):
 
 
 class DeploymentPlan(_Plan):
-    """What the server reads of a study over real sites: their names and nodes, and nothing of their speakers."""
+    """Plan of a study over real sites, for the server: names and nodes of the sites, and nothing of their speakers."""
 
     kind: Literal["deployment"] = "deployment"
     sites: tuple[EnrolledSite, ...]
     server_home: Path
-    """Of the server over which the study runs; its registry has which sites are revoked."""
+    """Home of the server over which the study runs; its registry says which sites are revoked."""
 
     def held_out_pseudonyms(self, announced: Iterable[Collection[str]] = ()) -> frozenset[str]:
         """Pseudonyms of the speakers who are held out of training, as each site announced with its release."""

@@ -113,8 +113,8 @@ class Study(Section):
     def digest(self) -> str:
         """SHA-256 of the study's content, hexadecimal: what a site compares before it takes part.
 
-        Files that the study names are the coordinator's own. What is made of them counts by its content, among the
-        public arrays, so their paths are no part of the digest. Nor is where the coordinator computes.
+        Files that the study names are the coordinator's own. Arrays made of them count by content, among the public
+        arrays, so paths are no part of the digest. Nor is the device of the coordinator.
         """
         return hashlib.sha256(self.without_paths().model_dump_json(exclude={"run"}).encode()).hexdigest()
 
@@ -171,7 +171,7 @@ class Study(Section):
 
     @property
     def site_training(self) -> SiteTrainingPlan | None:
-        """What sites train together before they release, if the anonymizers have anything."""
+        """Plan of the encoder that sites train together before they release; None if no anonymizer has one."""
         return next((self.section(m).site_training() for m in self.trained_modalities), None)
 
     @property
@@ -181,7 +181,7 @@ class Study(Section):
 
     @property
     def models(self) -> tuple[ModelKind, ...]:
-        """What is trained, in this order."""
+        """Models that are trained, in this order."""
         return (*self.modalities, *(("fusion",) if self.learns_fusion else ()))
 
     @property

@@ -18,14 +18,14 @@ Epsilon = Annotated[float, Field(ge=1e-9, le=1e9)]
 Delta = Annotated[float, Field(ge=1e-15, lt=0.1)]
 """Both as far as the bounds of `shared/privacy` hold in float64: beyond, rounding could state less than is true."""
 Computable = Annotated[float, Field(ge=1e-6, le=1e6)]
-"""What gradients are cut to and multiplied by: below and above, float32 cannot hold what comes of it."""
+"""A norm or factor of gradients: beyond these bounds float32 cannot hold the products."""
 AttackerName = Annotated[str, Field(pattern=PLUGIN_NAME)]
 Accountant = Literal["rdp", "prv"]
 RequestStage = Literal["release", "train", "evaluate"]
 """The stages that send requests to sites."""
 OptimizerName = Literal["sgd", "adam"]
 ModelKind = Literal["voice", "face", "fusion"]
-"""What a study may train: a model of one modality, or the gate that weighs both of them."""
+"""A model that a study may train: of one modality, or the gate that weighs both of them."""
 FUSION_MODEL = "gate"
 MODELS: dict[ModelKind, tuple[str, ...]] = {
     "voice": ("cnn", "crnn", "layered", "statistics"),
@@ -109,7 +109,7 @@ class TrainSection(Section):
 
 
 class StageLimits(Section):
-    """What one stage requires where it differs from `[train]`."""
+    """Limits of one stage where they differ from `[train]`."""
 
     min_sites: int | None = Field(default=None, ge=1)
     deadline_seconds: Positive | None = None
@@ -134,11 +134,11 @@ class PrivacySection(Section):
     dp_sgd: bool = True
     """Without it models leak as much as the releases do."""
     unit: Literal["clip", "speaker"] = "clip"
-    """What is sampled and whose gradient is clipped: a clip, or all clips of a speaker at a site as one example."""
+    """Unit that is sampled, with one clipped gradient: a clip, or all clips of a speaker at a site as one example."""
     epsilon: Epsilon = 8.0
     """Target over all rounds and models, for one unit; the noise is calibrated to it at each site."""
     delta: Delta = 1e-3
-    """At which epsilon is stated."""
+    """Delta at which epsilon is stated."""
     max_grad_norm: Computable = 1.0
     """L2 norm that the gradient of one unit is cut to."""
     accountant: Accountant = "rdp"
@@ -149,7 +149,7 @@ class AggregationSection(Section):
     """`[aggregation]`: noise on the sum of the updates, and a secret sum, limit what is learned of one site."""
 
     dp: Literal["none", "central", "distributed"] = "none"
-    """Who adds the noise: the server, which sees every update, or the sites, each a share of it."""
+    """Source of the noise: `central`, the server, which sees every update; `distributed`, each site a share of it."""
     epsilon: Epsilon = 8.0
     """Target over all rounds and models, for one site; the noise is calibrated to it."""
     delta: Delta = 1e-3
@@ -224,7 +224,7 @@ class AuditSection(Section):
     sentences: Annotated[dict[Code, Text], Field(max_length=1_000), AfterValidator(_by_key)] = Field(
         default_factory=dict
     )
-    """What is said, by the code of the sentence: for the words that are still recognised. Empty for CREMA-D's and
+    """Text of each sentence, by its code, to measure the words that are still recognised. Empty for CREMA-D's and
     RAVDESS's own codes."""
     at_sites: Annotated[tuple[AttackerName, ...], Field(max_length=8)] = ()
     """Attackers that real sites run on their own originals, if their policy lets them; only counts of scores leave."""
@@ -254,14 +254,14 @@ class GateSection(Section):
     """Of DP-SGD, for one unit, at any site. None is no limit."""
 
     def top1_limit(self, chance: float | None) -> float | None:
-        """What the strongest attacker's top-1 may reach; None where chance is not known, and no limit is set."""
+        """Largest allowed top-1 of the strongest attacker; None where chance is unknown and no limit is set."""
         if self.max_top1 is not None or chance is None:
             return self.max_top1
         return min(2 * chance, (1 + chance) / 2)
 
     @property
     def eer_limit(self) -> float:
-        """What the strongest attacker's EER may fall to."""
+        """Smallest allowed EER of the strongest attacker."""
         return 0.35 if self.min_eer is None else self.min_eer
 
 

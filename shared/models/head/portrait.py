@@ -18,7 +18,7 @@ PublicPerson = Literal["amber", "cedar", "hazel", "jasper", "onyx", "sienna"]
 
 
 class _Look(NamedTuple):
-    """What sets a public person apart; the rest is drawn from the seed."""
+    """Chosen features of a public person; the rest is drawn from the seed."""
 
     seed: int
     sex: str

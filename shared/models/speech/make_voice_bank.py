@@ -33,7 +33,7 @@ from moretta.shared.models.speech.voice_bank import (
 BEFORE, AFTER = 8, 12
 """Frames of 10 ms that stay around the words."""
 MOST_PEOPLE = 4
-"""Whose recordings are recognised, at most: it takes longest."""
+"""Largest number of people whose recordings are recognised, since recognition takes longest."""
 _FEWEST_RECORDINGS = 2
 _COLUMNS = [MEASUREMENTS.index(name) for name in MOVED]
 _LEAST_VALUE_SPREAD = 0.02

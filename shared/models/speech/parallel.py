@@ -25,7 +25,7 @@ INTENSITIES = (0.4, 1.2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Utterance:
-    """What all voices say, and how."""
+    """One utterance that all voices say, with its delivery."""
 
     sentence: str
     """A code of `SENTENCE_SOUNDS`."""

@@ -73,7 +73,7 @@ class VoiceBank:
 
     @classmethod
     def rules(cls, size: int | str = "values") -> Rules:
-        """What each array may be."""
+        """Rules for the arrays, by name: type, shape and bounds."""
         rules = {
             "frames": Rule(("spoken frames", COLUMNS), _LARGEST),
             "recordings": Rule(("spoken recordings", 3), MAX_FRAMES, 0, dtype="int64"),

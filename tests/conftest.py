@@ -1,4 +1,4 @@
-"""What all tests share: one compute thread, no limits of time, no cache but their own, and small releases."""
+"""Settings and fixtures of all tests: one compute thread, no time limits, only their own cache, small releases."""
 
 from __future__ import annotations
 

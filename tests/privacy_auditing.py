@@ -128,7 +128,7 @@ def _chance(correct: int, guesses: int, canaries: int, epsilon: float, delta: fl
 
 
 def _by_thresholds(inside: Scores, outside: Scores, cuts: Scores, *, delta: float, error: float) -> Scores:
-    """What thresholds prove, [2, cuts]: scores above one stand for presence, or those up to it for absence."""
+    """Epsilon that thresholds prove, [2, cuts]: scores above one stand for presence, or those up to it for absence."""
     above_in, above_out = (len(s) - np.searchsorted(np.sort(s), cuts, side="right") for s in (inside, outside))
     shares = [
         (_at_least(above_in, len(inside), error), _at_most(above_out, len(outside), error)),

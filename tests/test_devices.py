@@ -1,4 +1,4 @@
-"""What computes on a GPU computes what the CPU does, and forgets to move nothing there.
+"""Code on a GPU gives the results of the CPU, and moves all its tensors there.
 
 Each check runs on a pretended GPU, and on a real one where there is one.
 """

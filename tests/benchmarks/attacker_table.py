@@ -1,4 +1,4 @@
-"""What attackers gain from public people: `attacker_table.py CORPUS PUBLIC [--only LINES] [--attackers NAMES]`.
+"""Gain of attackers from public people: `attacker_table.py CORPUS PUBLIC [--only LINES] [--attackers NAMES]`.
 
 Every line is a release of CORPUS by one anonymizer at its defaults, attacked semi-informed from single clips. The first
 figures of a line are of attackers that know nobody else; the last ones of those that learned from PUBLIC first, after

@@ -1,7 +1,7 @@
-"""What each anonymizer keeps and leaks: `python tests/benchmarks/audit_table.py CORPUS OUT [--faces] [--only NAMES]`.
+"""Utility and leaks of each anonymizer: `python tests/benchmarks/audit_table.py CORPUS OUT [--faces] [--only NAMES]`.
 
-Anonymizes a corpus in every way of the table below, audits each by all attackers, and prints one line for each. What is
-in OUT already is not made again, so an interrupted run goes on. Takes about two minutes a line for 500 clips on two
+Anonymizes a corpus in every way of the table below, audits each by all attackers, and prints one line for each. Results
+in OUT are not made again, so an interrupted run goes on. Takes about two minutes a line for 500 clips on two
 cores; needs the weights of `moretta attackers fetch` for the pretrained attackers.
 """
 

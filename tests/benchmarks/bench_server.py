@@ -1,4 +1,4 @@
-"""What the guarded port costs: time to enroll, overhead of a relayed call, throughput of a long body, memory."""
+"""Costs of the guarded port: time to enroll, overhead of a relayed call, throughput of a long body, memory."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def measure(server: ServerProcess) -> None:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """What the server's process has computed; unlike time it does not depend on what else the machine does."""
+    """CPU seconds of the server's process; unlike elapsed time they hardly depend on the machine's other work."""
     times = process.cpu_times()
     return float(times.user + times.system)
 

@@ -106,7 +106,7 @@ def _watch(mark: str, peak: list[int], over: threading.Event) -> None:
 
 @dataclass
 class LocalTraining:
-    """What one site's training needs, without a federation."""
+    """Input of one site's training, without a federation."""
 
     model: Any
     examples: TrainingExamples

@@ -1,4 +1,4 @@
-"""What a site costs: time to join, to renew and to come online, and the memory of its processes."""
+"""Costs of a site: time to join, to renew and to come online, and the memory of its processes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def measure(server: ServerProcess, scratch: Path) -> None:
 
 
 def seconds(work: object) -> float:
-    """That a coroutine takes."""
+    """Seconds that a coroutine takes."""
     start = time.perf_counter()
     asyncio.run(work)  # type: ignore[arg-type]
     return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""What a sweep found, as a table for the results: `python tests/benchmarks/curve_table.py OUT/sweep.json`."""
+"""Results of a sweep, as a table for the pages: `python tests/benchmarks/curve_table.py OUT/sweep.json`."""
 
 from __future__ import annotations
 

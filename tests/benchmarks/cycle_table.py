@@ -1,4 +1,4 @@
-"""What the networks of `cyclegan-voice` do: `cycle_table.py RELEASED PUBLIC`, folders under CREMA-D's names.
+"""Figures of the networks of `cyclegan-voice`: `cycle_table.py RELEASED PUBLIC`, folders under CREMA-D's names.
 
 Trains on PUBLIC at the defaults, and prints what is measured on public clips that were not trained on, and on all clips
 of RELEASED: distortions, pitch, people taken for the other sex, and what a classifier of sex on GE2E reads.

@@ -1,4 +1,4 @@
-"""What `adversarial-embedding` keeps and leaks: `embedding_table.py CORPUS [--encoder E] [--public ACTORS] [...]`.
+"""Utility and leaks of `adversarial-embedding`: `embedding_table.py CORPUS [--encoder E] [--public ACTORS] [...]`.
 
 Half of a corpus' people are public: the autoencoder is trained on two thirds of them. The others are released. Both
 halves take their turn, and a line is their mean. All figures but those in the loop are of the released people, who
@@ -50,7 +50,7 @@ class Half:
     others: PublicRows
 
     def line(self, public: Float64, released: Float64) -> dict[str, float]:
-        """What fresh readers find in what became of both."""
+        """Figures of fresh readers, on the values of public and of released people."""
         whole = np.ones(len(self.public.person), bool)
         known, others = People.of(self.public, whole), People.of(self.others, np.ones(len(released), bool))
         return readers(known, others, public, released) | {

@@ -1,4 +1,4 @@
-"""What the face meters show of pictures whose truth is known: `python tests/benchmarks/face_meters_table.py FOLDER`.
+"""Figures of the face meters on pictures whose truth is known: `python tests/benchmarks/face_meters_table.py FOLDER`.
 
 FOLDER holds photographs named PERSON_anything.jpg, two or more of each person, such as the Face Research Lab London Set
 (DeBruine and Jones, 2017); or videos of CREMA-D. Each is cropped as at a site, compared with itself after a change, and

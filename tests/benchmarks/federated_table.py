@@ -1,4 +1,4 @@
-"""What sites' training adds to published systems: `federated_table.py CREMA-D --system S --public ACTORS [...]`.
+"""Gain of published systems by training at sites: `federated_table.py CREMA-D --system S --public ACTORS [...]`.
 
 Public people train the encoder, as a study does. The others are dealt to folds: those of one fold are released, and the
 rest are at sites with two people each that train the encoder further. Nobody is released by an encoder that was trained
@@ -45,7 +45,7 @@ COLUMNS = {
     "seconds": "s",
 }
 Clips = list[tuple[Recording, Array]]
-"""Whose they are, and what the encoder takes of each."""
+"""Recording, with its person, and the encoder's input from it."""
 
 
 def main() -> None:
@@ -121,7 +121,7 @@ def figures(study: Study, arrays: Any, rows: Clips, public: list[str], released:
 
 
 def of_people(made: Any, rows: Clips, people: list[str]) -> PublicRows:
-    """What is released of some people."""
+    """Released values of these people."""
     mine = [(one, taken) for one, taken in rows if one.person in people]
     values = made._network(np.concatenate([taken for _, taken in mine]))
     person, emotion, sex = zip(*((one.person, one.emotion, one.sex) for one, _ in mine), strict=True)

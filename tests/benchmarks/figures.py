@@ -1,4 +1,4 @@
-"""What a benchmark measures: ratios taken side by side in one run, with their spread, target and history.
+"""Figures of a benchmark: ratios taken side by side in one run, with their spread, target and history.
 
 A benchmark is a script, run as `python -m tests.benchmarks.bench_NAME`. It measures its rows with `paired` or builds a
 `Figure` itself, and hands each to `record`, which prints a line and, under `make bench`, adds it to the run's results.

@@ -34,7 +34,7 @@ _PRIOR = 12.0
 
 @dataclass(frozen=True)
 class Site:
-    """What a site knows of its clips."""
+    """A site's labels and scores of its clips."""
 
     scores: np.ndarray
     """[clips, 6], logarithms of probabilities."""

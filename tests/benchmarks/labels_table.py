@@ -109,7 +109,7 @@ class _Sounds:
 
 @cache
 def _learnt(source: str, clips: tuple[Clip, ...], half: int, sounds: _Sounds) -> tuple[dict[str, Any], frozenset[str]]:
-    """What the coordinator sends, and whose clips are released."""
+    """Arrays that the coordinator sends, and the speakers whose clips are released."""
     del clips
     sides = list(parts(Line(public="other half" if source == "other half" else "synthetic"), sounds.sound))
     public, mine = sides[half]

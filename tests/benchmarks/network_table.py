@@ -1,4 +1,4 @@
-"""What a study over the network costs: `python tests/benchmarks/network_table.py CORPUS OUT [--rounds 10]`.
+"""Costs of a study over the network: `python tests/benchmarks/network_table.py CORPUS OUT [--rounds 10]`.
 
 A server and three sites on loopback, each with its own processes, folder, certificate and a third of the speakers; the
 same study in simulation afterwards. Prints seconds, bytes of each site, and the peak memory of each kind of process.

@@ -1,7 +1,8 @@
-"""What public people are worth to a model under DP: `pretraining_table.py PRIVATE PUBLIC WORK`.
+"""Gain of a model under DP from public people: `pretraining_table.py PRIVATE PUBLIC WORK`.
 
-The model `statistics` starts at zero, or at what the clips of public people teach it without noise. Every private
-speaker is a site, and is tested once over five folds. The initial weights of the stage are replaced in this process.
+The model `statistics` starts at zero, or at weights that were trained on public people's clips without noise. Every
+private speaker is a site, and is tested once over five folds. The initial weights of the stage are replaced in this
+process.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def _released(corpus: Path, folder: Path) -> Run:
 
 
 def _inputs(run: Run) -> tuple[Any, Any, list[str]]:
-    """What the model takes of all clips, their classes and speakers."""
+    """The model's input of all clips, their classes and speakers."""
     study = run.context.study
     pairs = list(run.releases.model_inputs(run.public, "voice", study_model(study, "voice")))
     labels = np.array([study.classes.index(clip.emotion) for _, clip in pairs], np.int64)

@@ -1,4 +1,4 @@
-"""What tables of published systems share: people who are public people who are released, in turn, and lines."""
+"""Code of all tables of published systems: halves of the people, public and released in turn, and lines."""
 
 from __future__ import annotations
 

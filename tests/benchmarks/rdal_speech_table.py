@@ -1,4 +1,4 @@
-"""What `rdal` keeps and leaks: `rdal_speech_table.py CORPUS [--public ACTORS] [--hides sex] [--strengths ...]`.
+"""Utility and leaks of `rdal`: `rdal_speech_table.py CORPUS [--public ACTORS] [--hides sex] [--strengths ...]`.
 
 Half of a corpus' people are public: the mask is trained on synthetic speech, the code on two thirds of them. The others
 are released. Both halves take their turn, and a line is their mean. `chosen on` is the best fresh reader of speakers,

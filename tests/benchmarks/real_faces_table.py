@@ -1,4 +1,4 @@
-"""What `expression-track` does with photographs of real people: `python tests/benchmarks/real_faces_table.py FOLDER`.
+"""Figures of `expression-track` on photographs of real people: `python tests/benchmarks/real_faces_table.py FOLDER`.
 
 FOLDER holds photographs named PERSON_neutral.jpg and PERSON_smiling.jpg, such as the Face Research Lab London Set
 (DeBruine and Jones, 2017). With --sheet PICTURE it also writes originals and outputs of a dozen people side by side, to

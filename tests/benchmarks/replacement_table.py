@@ -1,4 +1,4 @@
-"""What `replacement-autoencoder` keeps and leaks: `replacement_table.py CORPUS [--public ACTORS] [--strengths ...]`.
+"""Utility and leaks of `replacement-autoencoder`: `replacement_table.py CORPUS [--public ACTORS] [--strengths ...]`.
 
 Half of a corpus' people are public: the autoencoder and every reader is trained on them. The others are released. Both
 halves take their turn, and a line is their mean. `chosen on` are figures of the third of the public people who were
@@ -148,7 +148,7 @@ def explained(made: ReplacementAutoencoder, places: Any) -> float:
 
 
 def read(public: PublicSplit, released: PublicSplit, known: Any, seen: Any) -> dict[str, float]:
-    """What models of originals, and models of what is released, find in released clips `seen`."""
+    """Figures on released clips `seen`, of models trained on originals and of models trained on releases."""
     retrained = _linear().fit(known, public.emotion).predict(seen)
     originals = _linear().fit(public.places, public.emotion).predict(seen)
     emotion, fear = released.emotion, released.emotion == SENSITIVE

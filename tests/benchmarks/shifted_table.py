@@ -41,7 +41,7 @@ Report = Callable[[str, Autoencoder], None]
 
 
 def released(model: Autoencoder, pictures: UInt8, noise: float = 0.1) -> UInt8:
-    """What a site would release of single pictures."""
+    """Pictures that a site would release in place of these."""
     values = pictures.astype(np.float32) / np.float32(255)
     drawn = np.random.default_rng(1).normal(0, noise, values.shape).astype(np.float32)
     return Reconstructor(model)(np.clip(values + drawn, 0, 1))

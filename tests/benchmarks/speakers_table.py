@@ -110,7 +110,7 @@ def sound_of(corpus: Path) -> Sound:
 
 
 def parts(line: Line, sound: Sound) -> Iterator[tuple[Iterable[Recording], Sound]]:
-    """What the code is learnt on, and whose clips are released."""
+    """Recordings that the code is trained on, and the sound of the released clips; once for each half."""
     if line.public == "synthetic":
         yield _synthetic(), sound
         return
@@ -129,7 +129,7 @@ Code = dict[str, np.ndarray]
 
 
 def code_of(line: Line, public: Iterable[Recording]) -> Code:
-    """What a coordinator would send; unprotected speech needs nothing."""
+    """Arrays that a coordinator would send; none for unprotected speech."""
     if line.form == "mfcc":
         return {}
     steps, noise = line.form != "code", line.noise if line.encoder == "network" else None
@@ -148,7 +148,7 @@ def _study(line: Line) -> Study:
 
 
 def release(line: Line, code: Code, sound: Sound, chosen: Sequence[Clip], seed: int = 1) -> ClipSet:
-    """What a site that has the chosen clips, and no others, releases."""
+    """Release of a site that has the chosen clips and no others."""
     if line.form == "mfcc":
         frames = mfcc_batch([sound[clip] for clip in chosen])
         return clip_set([described_as(clip) for clip in chosen], frames, line.form)

@@ -1,4 +1,4 @@
-"""What secure aggregation costs, as a table: `python tests/benchmarks/training_table.py`.
+"""Costs of secure aggregation, as a table: `python tests/benchmarks/training_table.py`.
 
 Times are of one process on one thread. Secure aggregation is timed at the functions that respond to the four requests,
 with keys on disk as ever, and without training and Flower's messages.

@@ -1,4 +1,4 @@
-"""What `privacy-transformer` keeps and leaks: `transformer_table.py CORPUS --speech FOLDER [--public ACTORS] [...]`.
+"""Utility and leaks of `privacy-transformer`: `transformer_table.py CORPUS --speech FOLDER [--public ACTORS] [...]`.
 
 Some of a corpus' people are public: together with a folder of other speech they train the small HuBERT. The others are
 released. Without `--public` the first half is public, then the second. The Transformer is trained on synthetic voices.
@@ -161,7 +161,7 @@ def kept(options: argparse.Namespace, name: str, train: Any) -> Any:
 def line(
     public: Clips, released: Clips, values: tuple[Float64 | np.ndarray, Float64 | np.ndarray], originals: Float64
 ) -> dict[str, float]:
-    """What fresh readers find in what became of both."""
+    """Figures of fresh readers, on the values of public and of released people."""
     known, seen = values
     odd = np.arange(len(seen)) % 2 == 1
     person = np.unique(released.person, return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""What `unlearnt-gender` keeps and leaks of voices: `unlearnt_table.py CORPUS [--public ACTORS] [--strengths ...]`.
+"""Utility and leaks of `unlearnt-gender` on voices: `unlearnt_table.py CORPUS [--public ACTORS] [--strengths ...]`.
 
 Half of a corpus' people are public: the network is trained on two thirds of them, and figures of its own heads are of
 the others. The other half is released. Both halves take their turn. Emotion and sex of the released people are read by

@@ -45,7 +45,7 @@ class Corpus:
     """Every third speaker is left in one emotion only."""
 
     def group(self, number: int, draw: int) -> str:
-        """What is said of the speaker with this number."""
+        """Name of the group of the speaker with this number."""
         if self.monotone:
             return "one emotion" if (number + draw) % 3 == 0 else "six emotions"
         return f"{self.counts[(number + draw) % len(self.counts)]} clips"
@@ -76,7 +76,7 @@ CORPORA = {
 
 
 class Found:
-    """What was found of each group, over draws and halves."""
+    """Figures of each group, over draws and halves."""
 
     def __init__(self) -> None:
         self.rates: dict[tuple[str, str, str], list[float]] = defaultdict(list)

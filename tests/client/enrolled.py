@@ -21,7 +21,7 @@ NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
 
 
 TRUSTED = 'without_guarantee = ["mfcc-quantizer", "autoencoder", "none"]\n'
-"""What a steward adds who lets the anonymizers of these tests release: none of them guarantees anything of a clip."""
+"""Line of a policy that lets the anonymizers of these tests release, though none of them has a guarantee for a clip."""
 
 
 def approve(home: SiteHome, study: Study, arrays: dict[str, Any]) -> str:

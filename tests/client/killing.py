@@ -17,10 +17,10 @@ Action = Callable[[Callable[[], object]], None]
 
 @dataclass(frozen=True)
 class Killed:
-    """What a process did that was to be killed."""
+    """Result of a process that was to be killed."""
 
     done: int
-    """How often it told that something was done."""
+    """Number of its steps that were done."""
     killed: bool
     """False if it came to its end first."""
 

@@ -167,5 +167,5 @@ async def mini_server(**said: Any) -> AsyncIterator[MiniServer]:
 
 
 def run(coroutine: Any) -> Any:
-    """What a test awaits, with an end."""
+    """The result of a coroutine, or a timeout after 60 s."""
     return asyncio.run(asyncio.wait_for(coroutine, 60))

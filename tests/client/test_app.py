@@ -20,7 +20,7 @@ from moretta.shared.study.schema import Study
 
 
 def call(folder: Path | None, kind: str, content: RecordDict | None = None, *, partition: int = 0) -> RecordDict:
-    """What the site answers to one message."""
+    """Response of the site to one message."""
     metadata = Metadata(1, "m", 0, 5, "", "", 1e9, 1e9, kind)
     run_config: dict[str, Any] = {} if folder is None else {"run-dir": str(folder)}
     context = Context(1, 5, {"partition-id": partition, "num-partitions": 2}, RecordDict(), run_config)

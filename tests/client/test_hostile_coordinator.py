@@ -1,4 +1,4 @@
-"""What a coordinator can try beside the mechanisms themselves: by time, by order, by volume and by words."""
+"""Attempts of a coordinator outside the mechanisms themselves: by time, by order, by volume and by words."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def a_study(**changes: Any) -> Study:
 
 @pytest.fixture(scope="module")
 def honest() -> Arrays:
-    """What follows from the study: made of synthetic speech by its seed."""
+    """Arrays that follow from the study: made of synthetic speech by its seed."""
     return prepare_public(a_study())
 
 

@@ -1,4 +1,4 @@
-"""What a site computes on is the site's choice: no study can name a device to it, or make it fail by one."""
+"""Each site chooses its own device: no study can set a site's device, or make a site fail by naming one."""
 
 from pathlib import Path
 

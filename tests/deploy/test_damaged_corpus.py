@@ -1,4 +1,4 @@
-"""What the check calls usable is released, what it refuses is dropped, and no file ends a command in a traceback."""
+"""Files that the check calls usable are released, refused ones are dropped, and none ends a command in a traceback."""
 
 from __future__ import annotations
 

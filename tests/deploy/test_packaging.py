@@ -1,4 +1,4 @@
-"""What is shipped to run Moretta: images, compose file, systemd units. No container engine is needed."""
+"""Files that are shipped to run Moretta: images, compose file, systemd units. No container engine is needed."""
 
 from __future__ import annotations
 

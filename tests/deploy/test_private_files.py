@@ -1,4 +1,4 @@
-"""What a command writes is for the account that ran it, wherever it is written."""
+"""Files that a command writes are readable by the account that ran it alone, wherever they are written."""
 
 from __future__ import annotations
 

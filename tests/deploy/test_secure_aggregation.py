@@ -95,7 +95,7 @@ class Network:
         return SiteSettings(name, self.home / name, Path(), (), None, simulated_seed=7)
 
     def update(self, name: str, number: int = 1) -> dict[str, Any]:
-        """What a site's training makes of the weights: a change of about half the clipping norm, or more."""
+        """Weights after a site's training: changed by about half the clipping norm, or more."""
         rng = np.random.default_rng([number, *name.encode()])
         return {n: a + np.float32(0.02) * rng.standard_normal(a.shape).astype(np.float32) for n, a in SENT.items()}
 

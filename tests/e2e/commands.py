@@ -15,7 +15,7 @@ from moretta.deploy.cli.main import run
 
 
 def command_lines(found: Iterable[psutil.Process]) -> dict[psutil.Process, list[str]]:
-    """What each of some processes was started as. One that has ended meanwhile has no line, and hides no other."""
+    """The command line of each process. A process that has ended meanwhile is left out."""
     lines = {}
     for process in found:
         with contextlib.suppress(psutil.Error):
@@ -25,7 +25,7 @@ def command_lines(found: Iterable[psutil.Process]) -> dict[psutil.Process, list[
 
 @contextlib.contextmanager
 def one_cpu() -> Iterator[None]:
-    """What this thread starts finds one CPU: a study on it starts one process for its sites, and none for its audit.
+    """Programs that this thread starts find one CPU: a study then has one process for its sites, none for its audit.
 
     Each test process has its own. Figures do not depend on it; what a study does on all CPUs, other tests show.
     """

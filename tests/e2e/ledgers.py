@@ -1,4 +1,4 @@
-"""What a study by a budget for clips states, and what its ledgers hold."""
+"""Statement and ledgers of a study with a budget for clips."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class ServerProcess:
 
     @property
     def stderr(self) -> Path:
-        """What the server says besides its events."""
+        """File with the server's output besides its events."""
         return self.folder.with_suffix(".err")
 
     def start(self, *, ready: bool = True) -> ServerProcess:

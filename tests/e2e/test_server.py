@@ -47,7 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 def _activate(calls: Calls, site: SiteKeys) -> int:
-    """What Flower's SuperNode does first; returns its node id."""
+    """Activate a node as Flower's SuperNode does first; returns its node id."""
     request = fleet_pb2.ActivateNodeRequest(public_key=flower_form(site.node_public), heartbeat_interval=30)
     reply = calls.relayed(site.fleet_call("activate-node", request.SerializeToString()))
     assert reply.status == 200, reply.body

@@ -44,7 +44,7 @@ class Place:
 
     root: Path
     found: dict[str, Any]
-    """What the sweep in `out` reported."""
+    """Report of the sweep in `out`."""
 
 
 @pytest.fixture(scope="module")

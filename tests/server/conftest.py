@@ -101,7 +101,7 @@ class FakeClock:
 
 
 def named(node: int, **values: Any) -> RecordDict:
-    """What a site says to a greeting, with more, or instead that it failed."""
+    """Response of a site to a greeting, with more values, or with a failure instead."""
     hello = {} if "failure" in values else {"versions": {"python": "3"}, "digest": "0" * 64}
     return RecordDict({wire.CONFIG: wire.json_config(site=f"site-{node}", **hello, **values)})
 

@@ -127,7 +127,7 @@ def echo_superlink(folder: Path) -> Iterator[Echo]:
 
 @dataclass
 class SiteKeys:
-    """What a site holds: its TLS key and certificate, and its node key."""
+    """Keys of a site: its TLS key and certificate, and its node key."""
 
     name: str
     key: ec.EllipticCurvePrivateKey

@@ -11,7 +11,7 @@ NAMES = ("enrollment", "relay")
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make protos` writes, written elsewhere."""
+    """The files of `make protos`, in another folder."""
     from grpc_tools import protoc
 
     out = tmp_path_factory.mktemp("protos")

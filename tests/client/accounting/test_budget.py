@@ -1,4 +1,4 @@
-"""What clips and speakers lose in all: over rounds, studies and anonymizers, and where a site stops."""
+"""Total loss of clips and speakers: over rounds, studies and anonymizers, and where a site stops."""
 
 from __future__ import annotations
 

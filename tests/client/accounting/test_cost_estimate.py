@@ -1,4 +1,4 @@
-"""What a plan says is what the ledger says afterwards."""
+"""A plan's costs equal those on the ledger afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of voice anonymizers with a budget share: clips, public arrays made in an instant, ways to draw noise."""
+"""Helpers for tests of voice anonymizers with a budget: clips, quickly made public arrays, ways to draw noise."""
 
 from __future__ import annotations
 

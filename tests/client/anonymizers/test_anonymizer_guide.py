@@ -19,7 +19,7 @@ GUIDE = Path(__file__).parents[3] / "docs" / "anonymizers.md"
 
 @pytest.fixture(autouse=True)
 def _forgotten() -> Iterator[None]:
-    """What the guide registers is gone after its test."""
+    """Removes the anonymizer that the guide registers after its test."""
     ANONYMIZERS.load()
     before = dict(ANONYMIZERS._items)
     yield

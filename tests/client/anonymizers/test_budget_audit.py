@@ -149,7 +149,7 @@ def test_a_budget_that_every_clip_of_a_speaker_spends_anew_is_caught() -> None:
 
 @pytest.mark.parametrize("name", EPSILON)
 def test_noise_from_a_known_seed_is_caught(name: str) -> None:
-    """Who knows the seed makes both releases and compares."""
+    """An attacker with the seed makes both releases and compares."""
     anonymizer = anonymizer_of(name, "dp-clip")
     one, other = worst_pair(anonymizer, 1)
     scores: list[list[float]] = [[], []]

@@ -77,7 +77,7 @@ def words(made: EmotionLabelVoice, clips: Clips, seed: int = 1) -> list[int]:
 
 
 def sounds_like(made: EmotionLabelVoice, clips: Clips) -> list[int]:
-    """What the site's model says, which is not released as it is."""
+    """Labels by the site's model, before the randomized response."""
     return [int(made._labeler_of(speaker)(made._places(speaker, clip))[0]) for speaker, clip, _ in clips]
 
 

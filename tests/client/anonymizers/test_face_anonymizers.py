@@ -96,7 +96,7 @@ def test_clip_without_a_face_is_released_from_its_centre_and_counted(name, model
     released(anonymizer, clip(3), clip(2))
     statement = anonymizer.statement({"speaker": [3, 2]}, "seeded")
     seen = {"frames": 5, "frames_without_face": 5, "frames_with_other_faces": 0, "clips_without_face": 2}
-    # What guarantees an epsilon of 0 tells no count of what clips show
+    # An anonymizer with an epsilon of 0 states no count of the clips' content
     assert statement.counts == (dict.fromkeys(seen, 0) if name == "constant" else seen)
     assert statement.parameters["detector"] == "none"
 

@@ -1,4 +1,4 @@
-"""What a site releases is what its steward approved: no excluded clip, no clip that came or changed later."""
+"""A site releases only clips that its steward approved: no excluded clip, no clip that came or changed later."""
 
 from __future__ import annotations
 

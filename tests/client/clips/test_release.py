@@ -26,7 +26,7 @@ from moretta.shared.study.options import ANONYMIZERS
 from moretta.shared.study.schema import Study, parse_study
 
 Change = Callable[[int, Any], Any]
-"""What an anonymizer makes of its n-th clip."""
+"""Number and samples of a clip -> its release, or an error."""
 
 
 def _good(samples: Any) -> Any:

@@ -136,7 +136,7 @@ def trained(site: SiteSettings, study: Study, arrays: dict[str, Any], number: in
 
 
 def plain_step(system: System, site: SiteSettings, study: Study, arrays: dict[str, Any]) -> list[torch.Tensor]:
-    """What one step on all units leaves of the weights, by autograd, one unit after another."""
+    """Weights after one step on all units, by autograd, one unit after another."""
     training = system.training(study)
     encoder, (corpus, clips) = training.encoder(arrays, 1), site_corpus(site, study)
     unit = training.plan.unit

@@ -135,7 +135,7 @@ def test_a_clipping_that_was_left_out_is_caught(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_noise_from_a_known_seed_is_caught() -> None:
-    """Who knows the seed subtracts the noise: nothing is left of the guarantee."""
+    """An attacker with the seed subtracts the noise: nothing is left of the guarantee."""
     claim, included = WHOLE.epsilon(DELTA), np.random.default_rng(1).random(CANARIES) < 0.5
     seen = scores(WHOLE, included, SeededRandomness(7))
     noise = SeededRandomness(7)

@@ -1,4 +1,4 @@
-"""What DP-SGD cuts is each clip's own gradient, in every model's layers: held against clips taken one at a time."""
+"""DP-SGD clips each clip's own gradient, in every model's layers: compared with clips taken one at a time."""
 
 from __future__ import annotations
 

@@ -343,7 +343,7 @@ def serving(archive: bytes, run_said: dict[str, Any] | None = None, fab_said: di
 
 
 async def fetched(site: Node) -> Any:
-    """What the SuperNode gets as code, asked for as it does."""
+    """The code that a site's SuperNode gets, requested as the SuperNode does."""
     answer = await site.post("/v1/fleet/get-run", GetRunRequest(run_id=7).SerializeToString())
     said = GetRunResponse.FromString(answer.content).run
     requested = GetFabRequest(hash_str=said.fab_hash, run_id=7).SerializeToString()

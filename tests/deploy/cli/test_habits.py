@@ -1,4 +1,4 @@
-"""What people expect of a command line: short options, suggestions, quiet; and study files that explain themselves."""
+"""Habits of command lines: short options, suggestions, quiet; and study files that explain themselves."""
 
 from __future__ import annotations
 

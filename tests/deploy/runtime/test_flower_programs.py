@@ -1,4 +1,4 @@
-"""Who may take a site's tasks: the site's own executor, and no other account of the machine."""
+"""Only the site's own executor may take its tasks, and no other account of the machine."""
 
 from __future__ import annotations
 

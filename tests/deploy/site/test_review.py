@@ -1,4 +1,4 @@
-"""What the steward is shown: made without a network, without a loss on the ledger, under the policy that holds."""
+"""The steward's review is made without a network, without a loss on the ledger, under the policy in force."""
 
 from __future__ import annotations
 

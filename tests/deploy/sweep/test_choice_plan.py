@@ -1,4 +1,4 @@
-"""What is refused before anything is computed, and that nothing is trained."""
+"""Unusable choices are refused before anything is computed, and nothing is trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of an audit counts for a choice, and what makes a candidate impossible."""
+"""Figures of an audit that count for a choice, and those that exclude a candidate."""
 
 from __future__ import annotations
 

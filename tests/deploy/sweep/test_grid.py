@@ -1,4 +1,4 @@
-"""What a grid file and the command line come to, before anything is computed."""
+"""The grid from a file and the command line, before anything is computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a result depends on: neither more, or nothing would be used again, nor less, or stale figures would be."""
+"""The key of a result covers its dependencies: with more nothing would be used again, with less stale figures would."""
 
 from __future__ import annotations
 

@@ -218,13 +218,13 @@ class Killed:
 
     run: StudyRun
     twice: str
-    """What became of the answers that a site sent twice."""
+    """Log of the responses that a site sent twice."""
 
 
 @pytest.fixture(scope="session")
 def killed(network: Network) -> Killed:
     """kill -9 of Flower's SuperLink and of the server in the first round, and of all on the server's machine in the
-    second: server, Flower, and the study's command. One site answers twice. All sites train at each kill: one that
+    second: server, Flower, and the study's command. One site responds twice. All sites train at each kill: one that
     was just being sent a message would keep its next reply until it is sent another message, after two minutes.
     """
     sites = seeded(network)
@@ -285,7 +285,7 @@ def lost(network: Network) -> Lost:
 
 @pytest.fixture(scope="session")
 def secure(network: Network, open_sites: list[Site]) -> StudyRun:
-    """Secure aggregation, with noise from every site. What one of them sends is recorded."""
+    """Secure aggregation, with noise from every site. All that one of them sends is recorded."""
     open_sites[0].sabotage(record=str(network.root / "secure.traffic"))
     more = '[aggregation]\nsecure = true\ndp = "distributed"\n'
     text = STUDY.replace("rounds = 2", "rounds = 1").replace('"retry"', '"continue"') + NO_AUDIT + more

@@ -123,7 +123,7 @@ def test_a_study_goes_on_from_its_last_round_after_a_power_cut_at_the_server(kil
 
 
 def test_a_duplicate_update_counts_once(undisturbed: StudyRun, killed: Any) -> None:
-    """In `killed` one site sent every answer twice."""
+    """In `killed` one site sent every response twice."""
     assert killed.twice.count("\n") >= 2
     assert killed.run.weights() == undisturbed.weights()
     assert [site["rounds"] for site in killed.run.report()["run"]["sites"]] == [2, 2, 2]
@@ -238,7 +238,7 @@ def test_a_site_that_is_revoked_in_a_round_is_refused_at_its_next_call_and_the_r
 
 
 def _needles(site: Any) -> dict[str, bytes]:
-    """What would give a recording away: stretches of raw samples in several forms, names of files, numbers."""
+    """Data that would reveal a recording: stretches of raw samples in several forms, names of files, numbers."""
     found: dict[str, bytes] = {"path": str(site.corpus).encode(), "demographics": b"VideoDemographics"}
     for path in sorted((site.corpus / "AudioWAV").iterdir()):
         found[path.name] = path.stem.encode()

@@ -1,4 +1,4 @@
-"""Who sends an update far outside those of the others is named; who has other people is not."""
+"""A site whose update lies far outside those of the others is named; a site with other people is not."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Keeper:
         return asyncio.run(once())
 
     def changes(self) -> list[str]:
-        """What a reconciling changes at Flower; a second one must change nothing."""
+        """Changes at Flower by a reconciling; a second one must change nothing."""
         self.flower.changes.clear()
         assert self.reconcile() == []
         changes = list(self.flower.changes)

@@ -69,7 +69,7 @@ def test_a_name_that_could_be_no_folder_is_refused(fake_site_grid: Any, name: An
 
 
 class Hellos:
-    """What came of greeting enrolled sites."""
+    """Result of greeting enrolled sites."""
 
     def __init__(self, site_grid: Any, *, min_sites: int = 1, wait_seconds: float = 60.0) -> None:
         study = parse_study({"train": {"min_sites": min_sites}, "stages": {"wait_seconds": wait_seconds}})

@@ -1,4 +1,4 @@
-"""What one caller can do to the others: calls that are never finished, and messages that grow when unpacked."""
+"""Harm of one caller to the others: calls that are never finished, and messages that grow when unpacked."""
 
 from __future__ import annotations
 

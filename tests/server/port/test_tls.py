@@ -59,7 +59,7 @@ def _speaks(port: RunningPort, context: ssl.SSLContext) -> bool:
 
 
 def test_a_call_over_tls_1_2_would_be_refused(port: RunningPort) -> None:
-    """That no handshake gets so far is a test of the real process: gRPC must be set up before it is loaded."""
+    """Refused handshakes are a test of the real process: gRPC must be set up for them before it is loaded."""
     presented = {"x509_pem_cert": [to_pem(port.enrolled().certificate)]}
     assert identify({**presented, "ssl_tls_version": [b"TLSv1.3"]}, port.office.registry, port.clock)
     for versions in ({"ssl_tls_version": [b"TLSv1.2"]}, {}):

@@ -26,7 +26,7 @@ from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study, parse_study
 
 TRUE = np.random.default_rng(5).normal(size=(5, 95)).astype(np.float32)
-"""What the sites' clips would have the code be."""
+"""The code that the sites' clips lead to, [5, 95]."""
 Answer = Callable[[int, Any], Any]
 
 
@@ -66,7 +66,7 @@ def honest(node: int, message: Any) -> RecordDict:
 
 
 def noise_alone(deviation: float) -> Answer:
-    """What a site answers whose clips say nothing: noise on a sum over 20 units."""
+    """Response of a site whose clips have no signal: noise on a sum over 20 units."""
 
     def response(node: int, message: Any) -> RecordDict:
         arrays = wire.arrays_of(message.content)

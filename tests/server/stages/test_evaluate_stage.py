@@ -1,4 +1,4 @@
-"""What sites answer to the evaluation: counts that hang together are added up, others are left out by name."""
+"""Sites' responses to the evaluation: consistent counts are added up, others are left out by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What sites state of their releases is what the server computes again, of voice and of faces."""
+"""Sites' statements on their releases equal those that the server computes again, of voice and of faces."""
 
 from __future__ import annotations
 

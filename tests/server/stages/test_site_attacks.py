@@ -1,4 +1,4 @@
-"""What sites say of attacks on their originals: bounded, marked as their word, and gone when a person withdraws."""
+"""Scores of sites' attacks on their originals: bounded, marked as the sites' word, gone when a person withdraws."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def _save(run: Run, file: Path = STATE_FILE) -> None:
 
 
 def _loaded(run: Run) -> Run:
-    """What was saved on the way."""
+    """The progress that was saved; fails if there is none."""
     saved = load_progress(run.context.folder)
     assert saved is not None
     return saved

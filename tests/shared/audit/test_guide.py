@@ -27,7 +27,7 @@ def run_code(heading: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the guide registers is gone after its test."""
+    """Removes the attacker that the guide registers after its test."""
     for registry in (ATTACKERS, METRICS, EVALUATORS):
         registry.load()
         monkeypatch.setattr(registry, "_items", dict(registry._items))

@@ -25,7 +25,7 @@ QUICK = ("voice-logistic", "voice-wccn")
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is gone after it."""
+    """Removes the attackers that a test registers after it."""
     ATTACKERS.load()
     monkeypatch.setattr(ATTACKERS, "_items", dict(ATTACKERS._items))
 

@@ -1,4 +1,4 @@
-"""What an attacker has learned travels as arrays, and what a site scores comes back as counts."""
+"""A trained attacker is sent as arrays, and a site's scores come back as counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes from elsewhere moves no cursor and forges no line, wherever it is shown."""
+"""Text from other machines moves no cursor and forges no line, wherever it is shown."""
 
 from __future__ import annotations
 

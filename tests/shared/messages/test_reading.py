@@ -1,4 +1,4 @@
-"""What is no message of its kind is refused with one kind of error, whatever it is."""
+"""Any content that is no message of its kind is refused with one kind of error."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def content_of(kind: type[Message], values: Mapping[str, Any]) -> RecordDict:
 
 
 def refused(kind: type[Message], content: RecordDict) -> str:
-    """Why; and that no other error comes out."""
+    """The refusal's text. Any other error fails the test."""
     with pytest.raises(MessageError) as error:
         read(kind, content)
     assert len(error.value.message) < 1000

@@ -91,7 +91,7 @@ def test_a_branch_that_gives_the_same_for_everybody_has_collapsed() -> None:
 
 @pytest.mark.parametrize("modalities", [("voice",), ("face",), ("voice", "face")], ids="-".join)
 def test_gradients_of_a_clip_are_those_of_the_clip_alone(modalities: tuple[Modality, ...]) -> None:
-    """What DP-SGD clips: also through the recurrent layers, and where a clip has several pictures."""
+    """DP-SGD clips these: also through the recurrent layers, and where a clip has several pictures."""
     with seeded(2):
         network = UnlearntNet(modalities, strength=0.7)
         clips = torch.randn(3, sum(SIZES[name] for name in modalities))

@@ -1,4 +1,4 @@
-"""What an embedding says about the sound of a voice, and a clip that is changed by it."""
+"""The map from an embedding to the sound of a voice, and a clip that is changed by it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Makes a site misbehave, for tests: Python imports this in every process of a site whose PYTHONPATH leads here.
 
-The installed code is untouched. What to do stands in a JSON file that the environment names, and is read anew at every
+The installed code is untouched. Its orders stand in a JSON file that the environment names, and are read at every
 call: `updates` spoils updates by round, `hold` lists rounds whose update is kept back until they are off the list,
-`anonymizer` makes every anonymizer fail with raw samples in its error, `twice` sends every answer twice, `record` names
-a file that gets all that the site sends to its server. One thing is always done: SuperNodes look for messages often.
+`anonymizer` makes every anonymizer fail with raw samples in its error, `twice` sends every response twice, `record`
+names a file that gets all that the site sends to its server. SuperNodes always look for messages often.
 """
 
 from __future__ import annotations

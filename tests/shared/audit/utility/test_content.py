@@ -111,7 +111,7 @@ def test_sentences_are_those_of_the_corpus_that_has_all_codes_or_those_that_were
 
 @needs_asr
 def test_words_are_measured_against_the_sentences_that_a_study_states(speech: ClipSet) -> None:
-    """What is said is CREMA-D's, under other codes: each once with the right text, once with that of another."""
+    """The sentences are CREMA-D's, under other codes: each once with the right text, once with that of another."""
     names = dict(zip(SAID, ("kids", "dogs", "cats", "sun"), strict=True))
     clips = [clip.model_copy(update={"sentence": names[clip.sentence]}) for clip in speech.clips]
     other = ClipSet.from_arrays(

@@ -52,7 +52,7 @@ def uar(rows: list[Result], evaluator: str, scenario: str) -> float:
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is gone after it."""
+    """Removes the evaluators that a test registers after it."""
     EVALUATORS.load()
     monkeypatch.setattr(EVALUATORS, "_items", dict(EVALUATORS._items))
 

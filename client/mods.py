@@ -109,7 +109,7 @@ def one_thread(message: Message, context: Context, call_next: ClientAppCallable)
 
 @cache
 def _limit_once() -> None:
-    """To look for the libraries that are loaded takes longer than a small round of training."""
+    """Limit threads once a process: the search for loaded libraries takes longer than a small round of training."""
     limit_threads(1)
 
 

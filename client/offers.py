@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from moretta.client.clips.provenance import Provenance
 
 MAX_ARRAYS, MAX_ARRAY_BYTES, MAX_STORE_BYTES = 400, 256 * 2**20, 2 * 2**30
-"""Of one offer; of all offers together."""
+"""Most arrays and bytes of one offer; most bytes of all offers together."""
 TOLERANCE = 1e-4
 How = Literal["steward", "auto_approve", "studies"]
 Verdict = Literal["equal", "close", "different", "unknown"]
@@ -81,7 +81,7 @@ class Offer:
     folder: Path
     study: Study
     facts: dict[str, Any]
-    """As `described` has them."""
+    """Facts of the arrays, by `described`."""
     at: int
     """When it came, in seconds since 1970."""
 
@@ -92,7 +92,7 @@ class Offer:
 
     @property
     def arrays_digest(self) -> str:
-        """Of all arrays together, without the study."""
+        """Digest of all arrays together, without the study."""
         return arrays_digest(self.facts)
 
     def arrays(self) -> dict[str, Array]:

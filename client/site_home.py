@@ -24,7 +24,7 @@ from moretta.shared.core.printable import from_toml, to_toml
 
 HOME_VARIABLE = "MORETTA_SITE"
 REVIEW_PREFIX = ".review-"
-"""Of folders in a site's that hold what a review makes, while it runs."""
+"""Prefix of folders in a site's folder that hold the files of a review while it runs."""
 SITE_HOME = "site-home"
 """Key of the configuration that Flower's SuperNode hands to the ClientApp: the site's folder."""
 T = TypeVar("T")

@@ -16,9 +16,9 @@ from moretta.shared.core.printable import printable, run_id
 
 SITE_LOG = "site.log"
 MAX_LOG_BYTES = 16 * 2**20
-"""Of the log, and of the one before it: messages without end must not fill the disk."""
+"""Most bytes of the log, and of the one before it: messages without end must not fill the disk."""
 MAX_NEW_BYTES = 64 * 2**10
-"""Of what is read at once by those who follow: of more, the end."""
+"""Most bytes that a follower reads at once; of more it reads the end."""
 _BEGINS = re.compile(r"\d{4}-\d\d-\d\dT\S+ run=\S+ (.*)")
 _log = logging.getLogger(__name__)
 

@@ -59,21 +59,21 @@ class Limits(_Section):
     max_call_bytes: int = Field(default=128 * MIB, ge=MIB, le=1024 * MIB)
     """Body of one relayed request, and of one response."""
     calls_per_second: float = Field(default=100.0, gt=0, le=100_000)
-    """Of one site, in the long run. Faster ones are slowed down before they are refused."""
+    """Calls of one site per second, in the long run. Faster calls are slowed down before they are refused."""
     burst_calls: int = Field(default=400, ge=1, le=100_000)
     """Calls that one site may make at once after a pause."""
     site_calls_per_day: int = Field(default=250_000, ge=1000)
-    """Of one site: each is a line of the audit log, of about 400 bytes. An idle site makes 8,000."""
+    """Calls of one site per day: each is a line of the audit log, of about 400 bytes. An idle site makes 8,000."""
     site_bytes_per_day: int = Field(default=64 * 1024 * MIB, ge=MIB)
-    """Of one site's bodies: Flower's state grows with them, and does not shrink."""
+    """Bytes in bodies of one site's calls per day: Flower's state grows with them, and does not shrink."""
     site_calls_in_flight: int = Field(default=16, ge=2, le=1000)
-    """Of one site, one of which may be held until there is a message. As many more may wait; others are refused."""
+    """Calls of one site at a time; one may be held until there is a message. As many may wait; others are refused."""
     calls_open: int = Field(default=512, ge=16, le=10_000)
-    """Of all callers together, those that wait included. An eighth is kept for callers that have none open."""
+    """Open calls of all callers, waiting ones included. An eighth is kept for callers that have none open."""
     site_bytes_in_flight: int = Field(default=256 * MIB, ge=MIB)
-    """Of one site."""
+    """Bytes in calls of one site at a time."""
     bytes_in_flight: int = Field(default=1024 * MIB, ge=MIB)
-    """Of all sites together: bounds the memory of the relay."""
+    """Bytes in calls of all sites at a time: bounds the memory of the relay."""
     patience_seconds: float = Field(default=10.0, gt=0, le=300)
     """How long a call waits for room before it is refused with RESOURCE_EXHAUSTED."""
 
@@ -161,9 +161,9 @@ class RunningServer:
     flwr_home: str
     """FLWR_HOME in which the connection `moretta` leads to the SuperLink."""
     problems: Mapping[str, str | None]
-    """By part (`registry`, `authority`, `superlink`): what is wrong with it, or None."""
+    """Problem of each part (`registry`, `authority`, `superlink`); None where there is none."""
     mark: str
-    """In the environment of every process that belongs to this server."""
+    """Mark in the environment of every process that belongs to this server."""
 
     @property
     def healthy(self) -> bool:

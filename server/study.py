@@ -124,9 +124,9 @@ SITE_STAGES = [
     Stage("evaluate", _evaluate),
     Stage(ATTACKS_AT_SITES, _attacks_at_sites, _wants_attacks_at_sites),
 ]
-"""These need the sites. A simulation needs no approval: its operator holds the clips."""
+"""Stages that need the sites. A simulation needs no approval: its operator holds the clips."""
 CENTRAL_STAGES = [Stage("central check", _central_check), Stage("audit", _audit), Stage("report", _report)]
-"""These need only what the sites have released."""
+"""Stages that need only the sites' releases."""
 
 
 def run_stages(run: Run, stages: list[Stage], *, after_each: Callable[[Run], None] | None = None) -> None:

@@ -38,7 +38,7 @@ class Cohort:
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[str, str]]) -> Cohort:
-        """From pairs of a speaker's and a clip's pseudonym."""
+        """A cohort from pairs of a speaker's and a clip's pseudonym."""
         clips: dict[str, set[str]] = defaultdict(set)
         for speaker, clip in pairs:
             clips[speaker].add(clip)
@@ -56,7 +56,7 @@ class Cohort:
 
     @property
     def clips_per_speaker(self) -> list[int]:
-        """In order of pseudonyms."""
+        """Number of clips of each speaker, in order of pseudonyms."""
         return [len(clips) for _, clips in self.speakers]
 
     @property

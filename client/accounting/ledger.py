@@ -44,7 +44,7 @@ class Ledger:
         self._path, self._clock = path, clock
         self._records: list[Record] = []
         self._bytes = 0
-        """Of the whole lines that were read."""
+        """Bytes of the whole lines that were read."""
         self._seen = self._files()
         if path.exists():
             with locked(path, shared=True) as descriptor:

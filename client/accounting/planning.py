@@ -35,7 +35,7 @@ class TrainingPlan:
         return self.round.rate * self.units
 
     def loss(self, cohort: Cohort, rounds: int = 1) -> Loss:
-        """Of everybody who is trained on. Whoever has their release learns nothing more from the model."""
+        """Loss of everybody who is trained on. Holders of their release learn nothing more from the model."""
         steps = replace(self.round, steps=self.round.steps * rounds)
         return Loss(cohort, ("model",), steps.by_unit(self.most_clips))
 
@@ -93,22 +93,22 @@ class CostEstimate:
     cohort: Cohort
     releases: dict[Modality, Loss]
     code: Loss | None
-    """Of a federated code, as if nobody were held out."""
+    """Loss of a federated code, as if nobody were held out."""
     trainings: list[tuple[TrainingPlan, Cohort]]
     """Of the models that share clips, and of a fusion that learns on clips of its own; empty without DP-SGD, where
     models reveal no more than the releases do."""
 
     def release_epsilon(self, modality: Modality, unit: Unit) -> float | None:
-        """Of one modality's release."""
+        """Epsilon of one modality's release."""
         return Account([self.releases[modality]]).epsilon(unit, "server", delta=self.study.privacy.delta)
 
     def code_epsilon(self, unit: Unit) -> float | None:
-        """Of all rounds of a federated code."""
+        """Epsilon of all rounds of a federated code."""
         losses = [] if self.code is None else [self.code]
         return Account(losses).epsilon(unit, "server", delta=self.study.privacy.delta)
 
     def training_epsilon(self, unit: Unit, rounds: int) -> float | None:
-        """Of all models after this number of rounds of each; None without DP-SGD."""
+        """Epsilon of all models after this number of rounds of each; None without DP-SGD."""
         if not self.trainings:
             return None
         return Account(self._training(rounds)).epsilon(unit, "model", delta=self.study.privacy.delta)

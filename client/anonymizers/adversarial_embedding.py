@@ -52,13 +52,13 @@ class EmbeddingOptions(SiteTrainedOptions, MfccOptions):
     adversary_strength: Annotated[float, Field(ge=0, le=100)] = 1.0
     """Factor of the reversed gradients of both heads, at the end of training; 0 hides nothing."""
     epochs: int = Field(default=100, ge=10, le=5_000)
-    """Of training on public speech."""
+    """Epochs of training on public speech."""
     code_training: Literal["public", "federated"] = "public"
     """The autoencoder is trained on public speech, or, from there on, on the clips of all sites."""
     federated_by = "code_training"
 
     def task(self) -> EmbeddingTask:
-        """The same for the training."""
+        """The options as a task of the training."""
         return EmbeddingTask(strength=self.adversary_strength, epochs=self.epochs)
 
 
@@ -96,12 +96,12 @@ class AutoencoderTraining(EmbeddingTraining):
 
     @property
     def width(self) -> int:
-        """Of the public network."""
+        """Number of dimensions of the public network's embeddings."""
         return ENCODERS[self._options.encoder].dimensions
 
     @property
     def strength(self) -> float:
-        """As the options say."""
+        """Strength of the reversal, by the options."""
         return self._options.adversary_strength
 
     @property
@@ -173,7 +173,7 @@ class EmbeddingVoice(UnboundedVoice[EmbeddingOptions]):
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:
-        """The same."""
+        """See `Anonymizer.public_rules`."""
         options = cls.options_of(study)
         width = ENCODERS[options.encoder].dimensions
         if study.voice.form == "code":

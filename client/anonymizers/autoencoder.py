@@ -109,7 +109,7 @@ class AutoencoderFaceAnonymizer(FaceAnonymizer):
 
     @classmethod
     def size_note(cls, study: Study) -> str:
-        """Of the autoencoder."""
+        """Size of the autoencoder."""
         options = AutoencoderOptions.of(study.face.options)
         spec = options.spec()
         return f"{options.preset} ({spec.side} x {spec.side} pixels, latent size {spec.latent})"

@@ -38,7 +38,7 @@ CLIP_EPSILON = 2.0
 """Of one clip where several share a speaker's budget. On synthetic speech models learned most from so many clips that
 each had about as much: fewer clips are better than more, down to this."""
 VALUES = 2
-"""Of each part of a clip, that `clip-statistics` releases."""
+"""Values of each part of a clip that `clip-statistics` releases."""
 RADIUS = 1.0
 """In public deviations. With more values, or a larger ball, noise exceeds what they say: with both chosen on synthetic
 speech, two values in a small ball kept most at epsilon 8."""
@@ -166,7 +166,7 @@ class BudgetedVoice(VoiceAnonymizer[ClipBudgetOptions]):
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:
-        """The same."""
+        """See `Anonymizer.public_rules`."""
         coefficients = cls.options_of(study).coefficients
         return {**PublicVoice.rules(coefficients), **PublicCodes.rules(coefficients)}
 

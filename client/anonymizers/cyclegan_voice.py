@@ -45,7 +45,7 @@ class CycleOptions(MfccOptions):
     """How long a release is, of the clip, at the same pitch; 1 leaves out time-scale modification."""
 
     def task(self) -> CycleTask:
-        """The same for the training."""
+        """The options as a task of the training."""
         return CycleTask(width=self.width, steps=self.steps)
 
 
@@ -91,7 +91,7 @@ class CycleVoice(UnboundedVoice[CycleOptions]):
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:
-        """The same."""
+        """See `Anonymizer.public_rules`."""
         options = cls.options_of(study)
         return {**VoiceCycle.rules(options.width), **PublicVoice.rules(options.coefficients, optional=True)}
 

@@ -23,7 +23,7 @@ from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, taken
 
 Matrix = npt.NDArray[np.float32]
 Labelled = Mapping[Speaker, tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]
-"""Of each speaker, ranks [clips, n] and class indices [clips]."""
+"""Speaker -> ranks [clips, n] and class indices [clips]."""
 
 LABELS = len(EMOTIONS)
 FEWEST_SPEAKERS = 3
@@ -57,7 +57,7 @@ class EmotionLabeler:
         return np.asarray(np.argmax(scores, axis=1), np.int32)
 
     def to_arrays(self, names: tuple[str, ...] = ARRAYS) -> dict[str, npt.NDArray[Any]]:
-        """As the coordinator sends it."""
+        """The arrays by name, as the coordinator sends them."""
         return dict(zip(names, (self.spread, self.weights, self.bias), strict=True))
 
     @classmethod

@@ -54,7 +54,7 @@ class MeasuredOptions(FaceOptions):
     clip_noise: NoiseSize = 0.7
     """Standard deviation of noise that is alike in a whole clip."""
     frame_noise: NoiseSize = 0.7
-    """The same of noise that changes within a clip."""
+    """Standard deviation of noise that changes within a clip."""
     person: PublicPerson = "cedar"
     """The public person whose face is drawn for everybody."""
 

@@ -91,7 +91,7 @@ class FaceAnonymizer(Anonymizer):
         return dict(self._counts)
 
     def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:  # noqa: ARG002 - nothing is composed over frames
-        """Of a clip."""
+        """Guarantee for a clip."""
         return (PrivacyStatement(mechanism=self.name, unit="clip", epsilon=self.epsilon, note=self.note),)
 
     @classmethod

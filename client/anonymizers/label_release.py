@@ -64,7 +64,7 @@ class LabelRelease(PlannedAnonymizer[OptionsT]):
     mechanism = "randomized response among emotions"
     delta = 1e-5
     measurements: ClassVar[int]
-    """Of one clip."""
+    """Number of measurements of one clip."""
 
     def __init__(
         self, options: OptionsT, form: str, public: EmotionLabeler, response: RandomizedResponse, labels_from: str

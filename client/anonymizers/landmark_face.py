@@ -35,7 +35,7 @@ class LandmarkOptions(MeasuredOptions):
     clip_noise: NoiseSize = 0.0
     """Standard deviation of noise that is alike in a whole clip, in deviations of the public person's own points."""
     frame_noise: NoiseSize = 0.0
-    """The same of noise that changes within a clip."""
+    """Standard deviation of noise that changes within a clip, in the same unit."""
     person_scale: bool = False
     """Whether each person's coordinates are ranked among the person's own first, as `expression-track` does it."""
     paired: bool = True
@@ -43,14 +43,14 @@ class LandmarkOptions(MeasuredOptions):
     heads: int = Field(default=96, ge=8, le=10_000)
     """Drawn people that the converter is trained on."""
     converter_steps: int = Field(default=1_000, ge=1, le=500_000)
-    """Of its training."""
+    """Steps of the converter's training."""
     pictures: int = Field(default=1_500, ge=50, le=100_000)
-    """Of the public person, to train the drawing network on."""
+    """Pictures of the public person that the drawing network is trained on."""
     steps: int = Field(default=1_500, ge=1, le=500_000)
-    """Of its training."""
+    """Steps of the drawing network's training."""
 
     def task(self) -> LandmarkTask:
-        """The same for the training."""
+        """The options as a task of the training."""
         return LandmarkTask(**self.model_dump(include=set(LandmarkTask.__slots__)))
 
 
@@ -103,7 +103,7 @@ class LandmarkFaceAnonymizer(MeasuredFace):
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:  # noqa: ARG003
-        """The same."""
+        """See `Anonymizer.public_rules`."""
         return LandmarkFace.rules()
 
     @classmethod
@@ -120,7 +120,7 @@ class LandmarkFaceAnonymizer(MeasuredFace):
         return self._networks.coordinates(normalized(points[:, list(MESH_POINTS)]))
 
     def normal(self, measures: Measures, speaker: Speaker) -> Measures:
-        """As they are, or ranked among the person's own."""
+        """The measures as they are, or ranked among the person's own."""
         return super().normal(measures, speaker) if self._options.person_scale else measures
 
     def drawn(self, normal: Measures) -> Pictures:

@@ -197,7 +197,7 @@ class MfccQuantizer(VoiceAnonymizer[QuantizerOptions]):
         }
 
     def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
-        """From value to speaker, guaranteed and nominal."""
+        """Guaranteed and nominal epsilon for each unit, from value to speaker."""
         options = self._options
         return self._laplace.statements(
             sizes,

@@ -31,7 +31,7 @@ class PlannedAnonymizer(Anonymizer, Generic[OptionsT]):
 
     @classmethod
     def strength(cls, study: Study) -> dict[str, float]:
-        """Those of `strengths`."""
+        """See `Anonymizer.strength`: the numbers of `strengths`."""
         options = cls.options_of(study)
         return {name: float(getattr(options, name)) for name in cls.strengths}
 

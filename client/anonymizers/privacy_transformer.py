@@ -102,7 +102,7 @@ class TransformerVoice(UnboundedVoice[TransformerOptions]):
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:
-        """The same."""
+        """See `Anonymizer.public_rules`."""
         encoder = cls.options_of(study).encoder
         return {**encoder_rules(encoder), **PrivacyTransformer.rules(WIDTHS[encoder])}
 

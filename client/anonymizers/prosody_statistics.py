@@ -26,7 +26,7 @@ from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import Delta, Epsilon
 
 RELEASED = ("pitch mean", "pitch range", "level deviation", "tilt mean", "peaks a second", "speech share")
-"""Of `prosodic_features.MEASUREMENTS`, in this order."""
+"""Released numbers, of `prosodic_features.MEASUREMENTS`, in this order."""
 RADIUS = 2.0
 """In public standard deviations: all numbers of a clip together are clipped to a ball of this radius."""
 CENTER, SPREAD = "voice/prosody/center", "voice/prosody/spread"
@@ -85,7 +85,7 @@ class ProsodyStatistics(VoiceAnonymizer[ProsodyOptions]):
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:  # noqa: ARG003
-        """The same."""
+        """See `Anonymizer.public_rules`."""
         shape = (len(RELEASED),)
         return {CENTER: Rule(shape, _LARGEST), SPREAD: Rule(shape, _LARGEST, LEAST_SPREAD)}
 

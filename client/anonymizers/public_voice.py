@@ -49,7 +49,7 @@ class PublicVoiceOptions(MfccOptions):
     code_noise: Noise = 0.5
     """Standard deviation of the noise on them, which vary by 1 within a speaker."""
     prosody: Literal["clip", "words"] = "clip"
-    """Of the manner of the whole clip alone, or also of each word."""
+    """`clip` releases the manner of the whole clip alone; `words` also that of each word."""
     word_noise: Noise = 1.0
     """Standard deviation of the noise on duration, pitch and level of each word, which vary by about 1."""
     duration_grid_ms: int = Field(default=60, ge=10, le=1000)
@@ -98,7 +98,7 @@ class SpokenByPublicVoice(UnboundedVoice[PublicVoiceOptions]):
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:
-        """The same."""
+        """See `Anonymizer.public_rules`."""
         options = cls.options_of(study)
         code = SpeakerCode.rules(options.code_size, is_network=False)
         scale = PublicVoice.rules(options.coefficients, optional=True)

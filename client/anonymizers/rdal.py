@@ -43,7 +43,7 @@ class RdalOptions(PublicSpeechOptions):
     """Epochs of training on public speech, at most."""
 
     def task(self) -> RdalTask:
-        """The same for the training."""
+        """The options as a task of the training."""
         return RdalTask(
             strength=self.adversary_strength, epochs=self.epochs, replaced_every=self.replaced_every, batch=BATCH
         )
@@ -87,7 +87,7 @@ class RdalVoice(UnboundedVoice[RdalOptions]):
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:
-        """The same."""
+        """See `Anonymizer.public_rules`."""
         return Rdal.rules(has_mask=cls.options_of(study).mask)
 
     @classmethod

@@ -42,9 +42,9 @@ class ReplacementOptions(SiteTrainedOptions, PublicSpeechOptions):
     replacement: EmotionName = "NEU"
     """The emotion that it is reconstructed as."""
     adversary_strength: Annotated[float, Field(ge=0, le=100)] = 2.0
-    """Of the reversed gradient of the classifier of sex, at the end of training; 0 hides no sex."""
+    """Factor of the reversed gradient of the classifier of sex, at the end of training; 0 hides no sex."""
     epochs: int = Field(default=200, ge=10, le=5_000)
-    """Of training on public speech."""
+    """Epochs of training on public speech."""
     code_training: Literal["public", "federated"] = "public"
     """The autoencoder is trained on public speech, or, from there on, on the clips of all sites."""
     federated_by = "code_training"
@@ -56,7 +56,7 @@ class ReplacementOptions(SiteTrainedOptions, PublicSpeechOptions):
         return self
 
     def task(self) -> ReplacementTask:
-        """The same for the training."""
+        """The options as a task of the training."""
         return ReplacementTask(
             sensitive=None if self.sensitive == "none" else EMOTIONS.index(self.sensitive),
             replacement=EMOTIONS.index(self.replacement),
@@ -70,7 +70,7 @@ class AutoencoderTraining(ReplacementTraining):
 
     @property
     def task(self) -> ReplacementTask:
-        """As the options say."""
+        """The replacement and its training, by the options."""
         return ReplacementOptions.of(self.study.voice.options).task()
 
 
@@ -109,7 +109,7 @@ class ReplacementVoice(UnboundedVoice[ReplacementOptions]):
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:  # noqa: ARG003
-        """The same."""
+        """See `Anonymizer.public_rules`."""
         return ReplacementAutoencoder.rules()
 
     @classmethod

@@ -41,12 +41,12 @@ class ShiftedEncoderOptions(AutoencoderOptions):
     neighbours: int = Field(default=8, ge=1, le=1000)
     """Codes of others that are averaged."""
     centroids: int = Field(default=16, ge=2, le=1000)
-    """Of k-means."""
+    """Centroids of k-means."""
     tuning_epochs: int = Field(default=10, ge=1, le=1000)
     """Epochs of the encoder's tuning, on as many other synthetic faces as `training_faces`."""
 
     def task(self) -> ShiftTask:
-        """Of the tuning."""
+        """The options as a task of the tuning."""
         return ShiftTask(
             shift=self.shift,
             distance=self.distance,
@@ -85,13 +85,13 @@ class ShiftedEncoder(AutoencoderFaceAnonymizer):
 
     @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> Self:
-        """As for `autoencoder`."""
+        """See `autoencoder`."""
         made = super().from_study(study, public)
         made._options = ShiftedEncoderOptions.of(study.face.options)
         return made
 
     def parameters(self) -> dict[str, Any]:
-        """Those of the autoencoder, and how codes were shifted."""
+        """Parameters of the autoencoder, and of the shift of codes."""
         chosen = self._options.model_dump(include={"shift", "distance", "tuning_epochs"})
         amount = "neighbours" if self._options.shift == "supervised" else "centroids"
         return {**super().parameters(), **chosen, amount: getattr(self._options, amount)}

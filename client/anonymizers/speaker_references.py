@@ -32,14 +32,14 @@ _DIGEST_BYTES = 32
 
 
 class _Secrets(NamedTuple):
-    """Of one speaker."""
+    """Secrets of one speaker."""
 
     weights: dict[ClipDigest, float]
     normals: Floats
 
 
 def clip_digest(samples: Array) -> ClipDigest:
-    """The same for the same samples, whatever their file is called."""
+    """Digest of a clip's samples, which does not depend on the name of its file."""
     return hashlib.blake2b(np.ascontiguousarray(samples, np.float32).tobytes(), digest_size=_DIGEST_BYTES).digest()
 
 

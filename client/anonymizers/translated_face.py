@@ -62,7 +62,7 @@ class TranslatedOptions(Options):
         return RandomizedResponse(choices=len(EMOTIONS), token_epsilon=self.label_epsilon, unit="clip")
 
     def task(self) -> TranslationTask:
-        """Of the networks."""
+        """The options as a task of the networks' training."""
         return TranslationTask(heads=self.heads, steps=self.steps)
 
 
@@ -103,7 +103,7 @@ class TranslatedFace(LabelRelease[TranslatedOptions]):
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:  # noqa: ARG003
-        """The same."""
+        """See `Anonymizer.public_rules`."""
         pictures = Rule((len(EMOTIONS), SIDE, SIDE, 3), 1.0, 0.0)
         return {PICTURES: pictures, **EmotionLabeler.rules(LABELER, cls.measurements)}
 

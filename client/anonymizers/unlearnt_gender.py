@@ -69,7 +69,7 @@ class UnlearntFaceOptions(SiteTrainedOptions):
     public_faces: StudyPath | None = None
     """A folder of videos of public people, in CREMA-D's layout; None means drawn people."""
     code_training: Literal["public", "federated"] = "public"
-    """As of voice."""
+    """See the option of voice."""
     federated_by = "code_training"
 
 
@@ -159,7 +159,7 @@ class BranchTraining(UnlearntTraining):
 
     @property
     def strength(self) -> float:
-        """As the options say."""
+        """Strength of the reversal, by the options."""
         return _agreed(self.study)[2].strength
 
     @property
@@ -168,7 +168,7 @@ class BranchTraining(UnlearntTraining):
         return Inputs(self.modalities, self.study.face.fps)
 
     def public_clips(self) -> PublicClips:
-        """Those that the branches were trained on before."""
+        """Public clips that the branches were trained on before."""
         modalities, folder, _ = _agreed(self.study)
         return _public_clips(modalities, folder)
 
@@ -194,7 +194,7 @@ class UnlearntBranch(Anonymizer):
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:  # noqa: ARG003
-        """The same."""
+        """See `Anonymizer.public_rules`."""
         return UnlearntEmbedding.rules(cls.modality)
 
     @classmethod
@@ -276,5 +276,5 @@ class UnlearntFace(UnlearntBranch, FaceAnonymizer):
         return cast(Array, self._network(np.asarray(face_input(found.pictures))[None])[0]), found
 
     def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
-        """As of voice."""
+        """Guarantees, the same as those of voice."""
         return (*super().privacy(sizes), *training_statements(self._training, sizes))

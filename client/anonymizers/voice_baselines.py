@@ -96,7 +96,7 @@ class NoiselessVoice(VoiceAnonymizer[MfccOptions]):
     epsilon: ClassVar[float | None] = None
     """At every unit."""
     why: ClassVar[str]
-    """Of this epsilon."""
+    """Note of the privacy statement on this epsilon."""
 
     def __init__(self, form: str, coefficients: int) -> None:
         super().__init__(MfccOptions(coefficients=coefficients), form)
@@ -109,7 +109,7 @@ class NoiselessVoice(VoiceAnonymizer[MfccOptions]):
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:
-        """The same."""
+        """See `Anonymizer.public_rules`."""
         return PublicVoice.rules(cls.options_of(study).coefficients, optional=True)
 
     @classmethod
@@ -131,7 +131,7 @@ class NoiselessVoice(VoiceAnonymizer[MfccOptions]):
         return {"coefficients": self._options.coefficients}
 
     def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
-        """The same at every unit."""
+        """The same guarantee at every unit."""
         return tuple(self.stated(sizes, unit, self.why) for unit in UNITS)
 
     @classmethod

@@ -55,12 +55,15 @@ class WordProsody:
         self._references.learn(measured, noise)
 
     def spoken(self, samples: Audio) -> Spoken | None:
-        """As `SentenceRecognizer.spoken`, without doing it twice."""
+        """See `SentenceRecognizer.spoken`; results of fitting are used again."""
         digest = clip_digest(samples)
         return self._understood[digest] if digest in self._understood else SentenceRecognizer.load().spoken(samples)
 
     def noisy(self, samples: Audio, said: Spoken, noise: NoiseSource, speaker: Speaker) -> list[Word]:
-        """In the range of the public voice, durations on the grid. Raises ClipError: reason `unknown-speaker`."""
+        """Words with noise, in the range of the public voice, durations on the grid.
+
+        Raises ClipError: reason `unknown-speaker`.
+        """
         if speaker not in self._references:
             raise ClipError("unknown-speaker", "a speaker of whom nothing was fitted", fix="call `fit` first")
         reference, (middle, spread) = self._references[speaker], self._bank.word_scale.astype(np.float64)
@@ -90,6 +93,6 @@ class WordProsody:
 
 
 def _mean(values: Float64) -> float:
-    """Of the values that are there; NaN without any."""
+    """Mean of the values that are no NaN; NaN without any."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else float("nan")

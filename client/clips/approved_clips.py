@@ -44,7 +44,7 @@ def approved_names(settings: SiteSettings, study: str) -> frozenset[str] | None:
 
 
 def approved(settings: SiteSettings, study: str, corpus: Corpus, clips: tuple[Clip, ...]) -> tuple[Clip, ...]:
-    """Those of `clips` that were approved for a study, and are as they were then."""
+    """Clips that were approved for a study and have not changed since."""
     lists = approved_lists(settings, study)
     return tuple(clip for clip in clips if all(listed.holds(settings, corpus, clip) for listed in lists))
 

@@ -71,7 +71,7 @@ class Provenance(OwnRecord):
     study: str
     """Digest of the study."""
     name: str
-    """Of the study."""
+    """Name of the study."""
     labels: Literal["intended", "vote"]
     classes: tuple[str, ...] = EMOTIONS
     attributes: bool
@@ -109,7 +109,7 @@ class Provenance(OwnRecord):
 
     @staticmethod
     def load(folder: Path) -> Provenance | None:
-        """Of what is stored in a folder; None if there is none."""
+        """The record in a folder; None if there is none."""
         stat = _stat(folder / PROVENANCE_FILE)
         return None if stat is None else _loaded(folder / PROVENANCE_FILE, stat)
 
@@ -124,7 +124,7 @@ class Provenance(OwnRecord):
 
     @property
     def digests(self) -> frozenset[str]:
-        """Of the content of all files."""
+        """Digests of the content of all files."""
         return frozenset(source.digest for clip in self.clips.values() for source in clip.files.values())
 
     def now(self, settings: SiteSettings, corpus: Corpus, clip: Clip, *, whole: bool = False) -> SourceClip | None:
@@ -146,11 +146,11 @@ class Provenance(OwnRecord):
         return self.now(settings, corpus, clip) is not None
 
     def without(self, names: Collection[str]) -> Self:
-        """The same but for the clips of these names."""
+        """The record without the clips of these names."""
         return self.model_copy(update={"clips": {n: clip for n, clip in self.clips.items() if n not in names}})
 
     def files_of(self, speaker: SpeakerId) -> frozenset[WithdrawnFile]:
-        """Of one person, as the list of those who have withdrawn holds them."""
+        """Files of one person, in the form of the list of those who have withdrawn."""
         sources = (s for c in self.clips.values() if c.speaker == speaker for s in c.files.values())
         return frozenset(WithdrawnFile(size=source.stat[0], digest=source.digest) for source in sources)
 
@@ -187,7 +187,7 @@ class Changes:
         return bool(self.lost or self.changed)
 
     def as_text(self) -> str:
-        """For the site's own log."""
+        """The changes in words, for the site's own log."""
         gone = f"; nothing is left of {', '.join(in_order(self.gone))}" if self.gone else ""
         return f"{len(self.lost)} clips are gone and {len(self.changed)} are others than they were{gone}"
 

@@ -52,7 +52,7 @@ class Outgoing:
     released: list[tuple[str, str]] = field(default_factory=list)
     """Speaker and clip of everything that is released, by their names on the ledger."""
     fitted_on: list[tuple[str, str]] = field(default_factory=list)
-    """Those of every clip that the anonymizer was fitted on: what is released depends on them too."""
+    """Pseudonyms of speaker and clip of every clip that the anonymizer was fitted on: the release depends on them."""
     readable: set[str] = field(default_factory=set)
     """Names of the clips that could be read: these may show in what is released."""
 
@@ -102,7 +102,7 @@ class Outgoing:
         return out
 
     def statement(self, settings: SiteSettings) -> AnonymizerStatement:
-        """Of what was released."""
+        """The anonymizer's statement of the released clips."""
         return self.anonymizer.statement(self._sizes(), "system" if settings.simulated_seed is None else "seeded")
 
     def loss(self) -> Loss:

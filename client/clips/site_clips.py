@@ -39,7 +39,7 @@ class WithdrawnFile(OwnRecord):
     size: int
     """Bytes: only files of such a size are ever read to be compared."""
     digest: str
-    """As `content_digest` gives it."""
+    """Digest of the clip, by `content_digest`."""
 
 
 class WithdrawnSpeaker(OwnRecord):
@@ -81,12 +81,12 @@ class Withdrawn:
 
     @cached_property
     def speakers(self) -> frozenset[SpeakerId]:
-        """As the corpus calls them."""
+        """Speakers who have withdrawn, by their names in the corpus."""
         return frozenset(person.speaker for person in self.people)
 
     @cached_property
     def digests(self) -> frozenset[str]:
-        """Of their files."""
+        """Digests of the files of these speakers."""
         return frozenset(file.digest for person in self.people for file in person.files)
 
     @cached_property
@@ -164,7 +164,7 @@ def site_corpus(settings: SiteSettings, study: Study) -> tuple[Corpus, tuple[Cli
 def labelled_corpus(
     settings: SiteSettings, labels: Labels, classes: Sequence[str] = EMOTIONS
 ) -> tuple[Corpus, tuple[Clip, ...]]:
-    """The same with labels and classes that some study names."""
+    """The site's corpus and clips with the labels and classes of a study."""
     from moretta.shared.data.reader import read_corpus
 
     corpus = without(read_corpus(settings.corpus, labels=labels, classes=classes), settings.withdrawn)

@@ -40,7 +40,7 @@ class StillOut:
     """Address; empty if that was not recorded."""
     ca_fingerprint: str = ""
     pseudonyms: tuple[str, ...] = ()
-    """Of the person, as the server has them."""
+    """Pseudonyms of the person that the server has."""
     first: int = 0
     """Seconds since 1970, of the first and the last response."""
     last: int = 0

@@ -36,7 +36,7 @@ from moretta.shared.study.schema import Study
 
 
 def train_code(settings: SiteSettings, request: RoundRequest) -> StoredResponse:
-    """The same arrays, as one step on this site's clips moves them; see `rounds.train_round`."""
+    """The arrays of the request after one step on this site's clips; see `rounds.train_round`."""
     study, number, site_budget = request.study, request.number, settings.site_budget()
     # A study has one response for each round, so another request for the same round is refused
     entries = site_budget.since_removal(request.ledger_kind, study)

@@ -201,7 +201,7 @@ def training_clips(settings: SiteSettings, study: Study) -> dict[str, int]:
 
 
 def whole_cohorts(settings: SiteSettings, study: Study) -> dict[ModelKind, Cohort]:
-    """By modality, everybody on whom any of the study's models is trained."""
+    """Everybody on whom a model of the study is trained, for each modality."""
     found: dict[ModelKind, Cohort] = {}
     for modality in study.modalities:
         data = released_features(settings, study, modality)

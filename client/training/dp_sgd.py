@@ -26,7 +26,7 @@ from moretta.shared.privacy.noise import SystemNoise, on_grid
 from moretta.shared.study.sections import OptimizerName
 
 LARGEST_GRADIENT = 1e15
-"""Of one value. The squares of so many add up within float32, and the factor that cuts them keeps its precision."""
+"""Largest value of a gradient. The sum of squares then stays within float32, and the clipping factor is precise."""
 AT_ONCE = 512
 """Clips whose gradients are in memory at once: a study may ask for a batch of thousands, of a large model."""
 _BESIDE_NORM = 1e-6
@@ -96,7 +96,7 @@ class Noiseless(Randomness):
         return torch.ones(units, dtype=torch.bool)
 
     def noisy(self, gradients: Sequence[torch.Tensor], scale: float) -> list[torch.Tensor]:  # noqa: ARG002
-        """As they are."""
+        """The gradients without noise."""
         return list(gradients)
 
 

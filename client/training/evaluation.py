@@ -28,7 +28,7 @@ class Evaluation(NamedTuple):
     counts: dict[str, Counts]
     """Also by output suffixed `/3`: on the classes of the original study alone, if the study has them."""
     reliability: dict[str, npt.NDArray[np.int64]]
-    """Of all clips together, as `reliability_counts` has them."""
+    """Counts of all clips together by output, see `reliability_counts`."""
 
 
 def evaluate_site(settings: SiteSettings, study: Study, models: Mapping[ModelKind, Weights]) -> Evaluation:

@@ -40,7 +40,7 @@ class ExampleGradients:
         self._network, self._parameters, self._losses = network, list(network.parameters()), losses
         self._rules = {layer: _rule(layer) for layer in network.modules() if [*layer.parameters(recurse=False)]}
         self._passed: list[tuple[nn.Module, Tensor, Tensor]] = []
-        """Of the last pass: each layer that has parameters, its input and its output."""
+        """Layers with parameters in the last pass, with their input and output."""
         self._hooks = [layer.register_forward_hook(self._note) for layer in self._rules]
 
     def __enter__(self) -> Self:

@@ -46,7 +46,7 @@ class LocalUpdate:
     """Spent so far by DP-SGD of all this site's models of the study, for one unit; None without DP-SGD."""
     noise_multiplier: float = 0.0
     levels: dict[Unit, float] = field(default_factory=dict)
-    """The same for the unit that is not the study's, clip or speaker, if it has a finite figure."""
+    """Epsilon for the unit, clip or speaker, that is not the study's, if it is finite."""
 
 
 def train_model(settings: SiteSettings, request: RoundRequest) -> StoredResponse:

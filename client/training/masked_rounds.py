@@ -46,7 +46,7 @@ class Session(BaseModel):
     public: Pair
     """The public keys of both."""
     seed: str = ""
-    """Of this site's own mask."""
+    """Seed of this site's own mask."""
     peers: dict[str, Pair] = {}
     """Public keys of every participant, this site included."""
     sent: dict[str, str] = {}

@@ -39,17 +39,17 @@ class RoundRequest:
     study: Study
     kind: Trained
     number: int
-    """Of the round, from 1."""
+    """Number of the round, from 1."""
     weights: dict[str, Array]
     """The global ones, before this round."""
     proximal: float = 0.0
     """FedProx' mu."""
     models: Models = field(default_factory=dict)
-    """For the fusion: the finished voice and face models, whose predictions it weighs."""
+    """Finished voice and face models, whose predictions a fusion weighs; empty for other models."""
 
     @classmethod
     def of(cls, content: RecordDict, study: Study, kind: Trained) -> RoundRequest:
-        """From a message that was read and checked."""
+        """A request from a message that was read and checked."""
         return cls(
             study,
             kind,
@@ -85,11 +85,11 @@ class RoundRequest:
 
     @property
     def ledger_kind(self) -> str:
-        """Of its loss on the ledger."""
+        """Kind of its loss on the ledger."""
         return CODE_KIND if self.kind == "code" else DP_SGD_KIND
 
     def seed(self, settings: SiteSettings) -> int | None:
-        """For sampling and noise in simulation; None takes both from the operating system."""
+        """Seed of sampling and noise in simulation; None takes both from the operating system."""
         if settings.simulated_seed is None:
             return None
         kind = self.model if self.kind == "code" else self.kind

@@ -46,7 +46,7 @@ _PROTOBUF = "application/protobuf"
 _CALL_SECONDS = 27.0
 """Flower's SuperNode gives a call up after 30 s of silence."""
 _HEARTBEAT, _HEARTBEAT_SECONDS = "send-node-heartbeat", 4.5
-"""Of those it gives up after 5 s."""
+"""The heartbeat call and its limit in seconds: Flower's SuperNode gives it up after 5 s."""
 _ACTIVATE, _DEACTIVATE = "activate-node", "deactivate-node"
 _LEAVING = frozenset({"push-messages", "push-object"})
 _MAX_CALLS = 8
@@ -225,7 +225,7 @@ class LoopbackServer:
 
     @property
     def port(self) -> int:
-        """On which it listens."""
+        """Port on which it listens."""
         return int(self._socket.getsockname()[1])
 
     async def serve(self) -> None:

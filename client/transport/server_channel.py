@@ -151,7 +151,7 @@ class ServerChannel:
 
     @property
     def address(self) -> str:
-        """Of the server, `host:port`."""
+        """Address of the server, `host:port`."""
         return self._wanted.address
 
     @property

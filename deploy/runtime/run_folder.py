@@ -52,7 +52,7 @@ class Outcome:
     peak_memory_bytes: int
 
     def to_json(self) -> dict[str, str | int | float]:
-        """For scripts."""
+        """The record as JSON values, for scripts."""
         return {
             "out": str(self.folder),
             "exit_code": int(self.code),

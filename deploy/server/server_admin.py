@@ -107,14 +107,14 @@ class ServerStatus:
         return not any(self.problems.values())
 
     def to_json(self) -> dict[str, Any]:
-        """For scripts."""
+        """The record as JSON values, for scripts."""
         facts = {name: getattr(self.server, name, None) for name in ("pid", "listen", "address", "superlink")}
         uptime = round(time.time() - self.server.started, 1) if self.server else None
         state = {"folder": str(self.folder), "healthy": self.healthy, "problems": self.problems}
         return {**state, **facts, "uptime_seconds": uptime}
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The record as lines of text, for people."""
         server = self.server
         if server is None:
             return [f"{self.folder}: {self.problems['server']}"]

@@ -79,11 +79,11 @@ class StudyStatus:
         return self.state in {"finished", "failed", "stopped"}
 
     def to_json(self) -> dict[str, Any]:
-        """For scripts."""
+        """The record as JSON values, for scripts."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The record as lines of text, for people."""
         lines = [f"{self.state}{f': {self.cause}' if self.cause else ''}"]
         if self.stage:
             lines.append(f"stage {self.stage}")

@@ -31,7 +31,7 @@ MOST_WEIGHT = 4
 FEWEST = 3
 """Fewest sites among which one can be outlying."""
 _VALUES = 16_384
-"""Of an update, whose direction is looked at."""
+"""Most values of an update by which its direction is compared."""
 _FAR = 6.0
 """Robust standard deviations, such as 1.4826 times the median distance from the median."""
 _LEAST_LENGTH, _LEAST_COSINE = 0.3, 0.05
@@ -47,15 +47,15 @@ class WrappedStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """As of the strategy within."""
+        """Passed on to the wrapped strategy."""
         return self.strategy.configure_evaluate(server_round, arrays, config, grid)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """As of the strategy within."""
+        """Passed on to the wrapped strategy."""
         return self.strategy.aggregate_evaluate(server_round, replies)
 
     def summary(self) -> None:
-        """As of the strategy within."""
+        """Passed on to the wrapped strategy."""
         self.strategy.summary()
 
 
@@ -97,11 +97,11 @@ class CheckedStrategy(WrappedStrategy):
     deadline_seconds: float | None = None
     max_norm: float = MAX_NORM
     chosen: Callable[[int], Collection[str]] | None = None
-    """Those of the sites that a round is sent to; None where it is all of them."""
+    """Number of a round -> the sites that it is sent to; None where every round goes to all of them."""
     most: Mapping[str, int] | None = None
     """Training clips that an update may state at most, by site; None where nobody knows."""
     weights: Callable[[Mapping[str, float]], dict[str, float]] = dict
-    """From what sites state that they trained on, to what they weigh, both by site."""
+    """Numbers of training examples that sites state -> weights of their updates, both by site."""
     other_models: Mapping[ModelKind, Weights] = field(default_factory=dict)
     """Finished models that the sites need for this one."""
     find_outlying: bool = True
@@ -124,7 +124,7 @@ class CheckedStrategy(WrappedStrategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """To every site of this round what the strategy within would send, with its options."""
+        """Messages to every site of this round, with the content and options of the wrapped strategy."""
         self._since = time.monotonic()
         self._sent, self._metrics = {name: packed.numpy() for name, packed in arrays.items()}, {}
         content = next(iter(self.strategy.configure_train(server_round, arrays, config, grid))).content
@@ -285,7 +285,7 @@ def outlying(changes: Iterable[tuple[str, Mapping[str, Array]]]) -> dict[str, st
 
 
 def _distance(values: Float64, least: float) -> Float64:
-    """From the median, in robust standard deviations."""
+    """Distances from the median, in robust standard deviations, to which `least` is added."""
     middle = np.median(values)
     distance: Float64 = (values - middle) / (1.4826 * np.median(np.abs(values - middle)) + least)
     return distance

@@ -37,7 +37,7 @@ class SecureRound:
     keys: dict[str, list[str]] = field(default_factory=dict)
     """Public keys of the sites that take part, hexadecimal."""
     shares: dict[str, dict[str, str]] = field(default_factory=dict)
-    """From -> to -> what only the receiver can read."""
+    """Sender -> receiver -> the share, encrypted for the receiver."""
     refused: dict[str, str] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
 

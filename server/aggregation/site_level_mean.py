@@ -39,7 +39,7 @@ class SiteLevelMean(WrappedStrategy):
     trained: frozenset[str]
     """Names of the arrays that training changes: only they are aggregated."""
     noise: Callable[[int], NoiseSource] | None
-    """For a round; None where the sites have added theirs."""
+    """Number of a round -> source of its noise; None where the sites have added theirs."""
     _sent: Weights = field(default_factory=dict)
 
     def configure_train(

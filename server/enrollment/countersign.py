@@ -27,9 +27,9 @@ from moretta.shared.privacy.chain import SignedHead, sign_head, verified_head
 
 _DIGEST_BYTES = 32
 MOST_ENTRIES = 1 << 18
-"""Of a ledger that is countersigned: decades of studies, and 8 MiB of digests."""
+"""Longest ledger that is countersigned, in entries: decades of studies, and 8 MiB of digests."""
 _CALLS_PER_MINUTE = 30
-"""Of one site, which requests a signature before something leaves, and only if its ledger has grown."""
+"""Most calls of one site, which requests a signature before something leaves, and only if its ledger has grown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Countersigner:
     _paces: dict[str, TokenBucket] = field(default_factory=dict)
 
     def methods(self) -> list[Method]:
-        """For the port: a part of the Enrollment service. Long ledgers make long messages."""
+        """Methods of the Enrollment service for the port. Long ledgers make long messages."""
         longest = MOST_ENTRIES * _DIGEST_BYTES + ENVELOPE_BYTES
         return [Method("CountersignHead", CountersignHeadRequest, self._call, longest=longest)]
 

@@ -42,7 +42,7 @@ class SiteResponse:
 
     site: str
     content: RecordDict | None
-    """As it came: for its arrays, which are checked where it is known what they must be."""
+    """Content as received. Its arrays are checked by the caller, who knows their shapes."""
     failure: str = ""
     lost: bool = False
     """The site did not respond at all: it is away, and did not refuse."""
@@ -63,7 +63,7 @@ class Traffic:
     """Time and bytes that one site has needed so far."""
 
     seconds: float = 0.0
-    """From the first sending of each message until its reply was there."""
+    """Seconds from the first sending of each message until its reply was there."""
     sent: int = 0
     """Bytes of the messages to the site, as often as they were sent, before they are encrypted."""
     received: int = 0
@@ -86,7 +86,7 @@ class SiteGrid(Grid):
     on_sent: Callable[[], None] = lambda: None
     """Called when messages are sent, so that sites' calls for messages need not wait."""
     traffic: dict[str, Traffic] = field(default_factory=dict)
-    """By site, of all requests so far."""
+    """Traffic of all requests so far, by site."""
     responses: Mapping[str, type[SiteMessage]] = field(default_factory=lambda: RESPONSES)
     """Kind of the response to each call: anything else is a failure of that site."""
     clock: Callable[[], float] = time.monotonic
@@ -152,29 +152,29 @@ class SiteGrid(Grid):
 
     @property
     def run(self) -> flower_private.Run:
-        """As of the grid within."""
+        """Passed on to the wrapped grid."""
         return self.grid.run
 
     def set_run(self, run: flower_private.Run) -> None:
-        """As of the grid within."""
+        """Passed on to the wrapped grid."""
         self.grid.set_run(run)
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
-        """As of the grid within."""
+        """Passed on to the wrapped grid."""
         return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_nodes(self) -> Iterable[flower_private.NodeInfo]:
-        """As of the grid within."""
+        """Passed on to the wrapped grid."""
         return self.grid.get_nodes()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """As of the grid within."""
+        """Passed on to the wrapped grid."""
         return self.grid.push_messages(messages)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """As of the grid within."""
+        """Passed on to the wrapped grid."""
         return self.grid.pull_messages(message_ids)
 
 

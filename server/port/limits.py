@@ -125,12 +125,12 @@ class Admission:
 
     @property
     def bytes_in_flight(self) -> int:
-        """Of all callers together."""
+        """Bytes in flight of all callers together."""
         return self._all.taken
 
     @property
     def calls_open(self) -> int:
-        """Of all callers together, those that wait included."""
+        """Open calls of all callers together, those that wait included."""
         return self._open.total()
 
     @asynccontextmanager

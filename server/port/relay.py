@@ -46,11 +46,11 @@ _AHEAD_SECONDS = 5.0
 """Flower's own window (`TIMESTAMP_TOLERANCE`, `SYSTEM_TIME_TOLERANCE`)."""
 _P384_ORDER = ec.SECP384R1().group_order
 MAX_REPLY_BYTES = 4 << 20
-"""Of a `push-messages` call: it names the parts of a reply, and the parts come by themselves."""
+"""Most bytes of a `push-messages` call: it names the parts of a reply, and the parts come by themselves."""
 MAX_OBJECTS = 20_000
 """Parts of one reply."""
 _OTHER_BYTES = 1 << 20
-"""Of a reply of a kind that Moretta does not have, such as an error of Flower's own."""
+"""Most bytes of a reply of a kind that Moretta does not have, such as an error of Flower's own."""
 _LARGEST_BYTES = max(kind.max_bytes() for kind in RESPONSES.values())
 _SESSIONS = 4096
 """Replies on their way that are kept count of."""
@@ -110,7 +110,7 @@ def _time(timestamp: str) -> float:
 
 
 def _digest(site: str, timestamp: str, signature: str) -> bytes:
-    """Of a signature's two numbers: (r, s) and (r, n - s) are both good ECDSA signatures of the same message."""
+    """Digest that is equal for (r, s) and (r, n - s): both are good ECDSA signatures of the same message."""
     try:
         r, s = decode_dss_signature(base64.b64decode(signature.encode("ascii"), validate=True))
     except (binascii.Error, ValueError) as error:

@@ -106,6 +106,6 @@ class SuperLinkClient:
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:
-    """In one piece TLS would keep two more copies of it, and hold every other call up while it encrypts."""
+    """The body in pieces. TLS would copy a whole body twice, and every other call would wait for its encryption."""
     for start in range(0, len(body), _PIECE_BYTES):
         yield body[start : start + _PIECE_BYTES]

@@ -278,7 +278,7 @@ def _updates(context: RunContext, releases: Releases, modality: Modality, about:
 
 
 def _sex_of_sites(context: RunContext, releases: Releases, modality: Modality) -> dict[str, str]:
-    """Of most training clips of each site, as far as there is a majority."""
+    """Sex of most training clips of each site, for sites with a majority."""
     learned, found = _learned(context, releases, modality), dict[str, str]()
     for site, release in sorted(releases.kept.items()):
         sexes = Counter(c.sex for c in release.clips if getattr(c, modality) is not None and learned(c))

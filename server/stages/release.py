@@ -20,7 +20,7 @@ from moretta.shared.messages.calls import Announced, Fetched
 from moretta.shared.release import open_release
 
 _DISK_SHARE = 0.9
-"""Of the free disk that releases may fill."""
+"""Share of the free disk that releases may fill."""
 
 
 def collect_releases(
@@ -105,7 +105,7 @@ class _Download:
         self._requested: list[wire.FilePart] = []
 
     def next_parts(self) -> list[wire.FilePart]:
-        """As many as one message carries."""
+        """The next missing parts, as many as one message carries."""
         self._requested, size = [], 0
         for part in self.left:
             size += part.length

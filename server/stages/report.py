@@ -92,7 +92,7 @@ def privacy_rows(context: RunContext, releases: Releases, training: Training) ->
 def _release_rows(
     site: str, statement: AnonymizerStatement, recomputed: dict[str, PrivacyStatement]
 ) -> list[schema.PrivacyRow]:
-    """As the site states them; where the server computed a weaker guarantee, that, with what was stated in the note."""
+    """Rows of a release as the site states them; the server's where that is weaker, with the stated one in the note."""
     stated = {f"{statement.modality}/{p.mechanism}/{p.unit}": p for p in statement.privacy}
     computed = {key: row for key, row in recomputed.items() if key.startswith(f"{statement.modality}/")}
     rows = []

@@ -42,7 +42,7 @@ class Missed:
     stage: str
     why: str
     round: int | None = None
-    """Of training; None for a whole stage."""
+    """Round of training; None for a whole stage."""
     lost: bool = False
     """The site sent nothing, rather than something that could not be used."""
 
@@ -58,11 +58,11 @@ class Progress:
     stages: list[StageRow] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     missed: dict[str, list[Missed]] = field(default_factory=dict)
-    """By site; every site that the run has met is a key."""
+    """Missed stages and rounds, by site; every site that the run has met is a key."""
     learned_from: dict[ModelKind, list[str]] = field(default_factory=dict)
-    """By model: every site of which it has an update."""
+    """Sites with an update in each model."""
     traffic: dict[str, Traffic] = field(default_factory=dict)
-    """By site: the seconds and bytes of its messages."""
+    """Seconds and bytes of each site's messages."""
 
     @property
     def position(self) -> str:
@@ -158,7 +158,7 @@ class Approval:
     """The offer to real sites' stewards; empty in a simulation."""
 
     digest: str = ""
-    """Of the study with the public arrays."""
+    """Digest of the study with the public arrays."""
     offered: dict[str, str] = field(default_factory=dict)
     """SHA-256 of each of these arrays: those that have changed since were trained by the sites."""
 
@@ -186,7 +186,7 @@ class Releases:
 
     kept: dict[str, Release] = field(default_factory=dict)
     facts: dict[str, SiteFacts] = field(default_factory=dict)
-    """Of every site that announced a release, kept or not."""
+    """Facts of every site that announced a release, kept or not."""
 
     @property
     def clips(self) -> int:
@@ -195,7 +195,7 @@ class Releases:
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """Those of which any clip was released, whether or not they have a model; voice first."""
+        """Modalities of which any clip was released, whether or not they have a model; voice first."""
         return tuple(m for m in MODALITIES if any(m in release.modalities for release in self.kept.values()))
 
     def held_out(self, plan: Plan) -> frozenset[str]:
@@ -222,9 +222,9 @@ class SiteSpending:
 
     rounds: int = 0
     epsilon: dict[int, float] = field(default_factory=dict)
-    """Of DP-SGD after each round, all models together, for one unit of the study."""
+    """Epsilon of DP-SGD after each round, all models together, for one unit of the study."""
     levels: dict[str, float] = field(default_factory=dict)
-    """In the end, of a clip and of a speaker, as far as there is a finite figure."""
+    """Final epsilon of a clip and of a speaker, where it is finite."""
 
 
 @dataclass

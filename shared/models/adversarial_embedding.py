@@ -110,11 +110,11 @@ class EmbeddingFigures(NamedTuple):
 
     @classmethod
     def size(cls) -> int:
-        """Of the array."""
+        """Length of the array."""
         return 2 * len(AdversaryFigures.names()) + 1 + len(cls._fields[2:])
 
     def to_array(self) -> npt.NDArray[np.float32]:
-        """As the coordinator sends it."""
+        """The figures as one array, as the coordinator sends it."""
         others = np.array([self.person.classes, *self[2:]], np.float32)
         return np.concatenate([self.person.to_array(), self.sex.to_array(), others])
 
@@ -133,7 +133,7 @@ class EmbeddingFigures(NamedTuple):
         return (*found, *(f"sex: {fault}" for fault in self.sex.faults()))
 
     def stated(self) -> dict[str, Any]:
-        """For the statement of a release."""
+        """Rounded figures by name, for the statement of a release."""
         rest = {name: round(value, 3) for name, value in self._asdict().items() if not hasattr(value, "stated")}
         return {"speaker": self.person.stated(), "sex": self.sex.stated(), **rest}
 

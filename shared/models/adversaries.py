@@ -238,7 +238,7 @@ class AdversaryFigures:
         return tuple(field.name for field in fields(cls) if field.name != "classes")
 
     def to_array(self) -> npt.NDArray[np.float32]:
-        """As the coordinator sends it."""
+        """The figures as one array, as the coordinator sends it."""
         return np.array([getattr(self, name) for name in self.names()], np.float32)
 
     @classmethod
@@ -247,7 +247,7 @@ class AdversaryFigures:
         return cls(classes=classes, **{name: float(value) for name, value in zip(cls.names(), array, strict=True)})
 
     def stated(self) -> dict[str, Any]:
-        """For the statement of a release."""
+        """Rounded figures by name, for the statement of a release."""
         return {name: round(value, 3) for name, value in asdict(self).items()} | {"faults": list(self.faults())}
 
 

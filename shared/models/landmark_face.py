@@ -101,7 +101,7 @@ class LandmarkFigures(NamedTuple):
     """Mean absolute difference of pictures of the public person's own points from the truth, of values in 0 to 1."""
 
     def stated(self) -> dict[str, float]:
-        """For the statement of a release."""
+        """Rounded figures by name, for the statement of a release."""
         return {name: round(value, 3) for name, value in self._asdict().items()}
 
 

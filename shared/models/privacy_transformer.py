@@ -97,7 +97,7 @@ class TransformerFigures:
         return tuple(what for what, is_found in found.items() if is_found)
 
     def to_array(self) -> npt.NDArray[np.float32]:
-        """As the coordinator sends it."""
+        """The figures as one array, as the coordinator sends it."""
         return np.array(list(asdict(self).values()), np.float32)
 
     @classmethod
@@ -106,7 +106,7 @@ class TransformerFigures:
         return cls(**dict(zip((field.name for field in fields(cls)), map(float, array), strict=True)))
 
     def stated(self) -> dict[str, Any]:
-        """For the statement of a release."""
+        """Rounded figures by name, for the statement of a release."""
         return {name: round(value, 3) for name, value in asdict(self).items()} | {"faults": list(self.faults())}
 
 

@@ -100,11 +100,11 @@ class RdalFigures(NamedTuple):
 
     @classmethod
     def size(cls) -> int:
-        """Of the array."""
+        """Length of the array."""
         return 1 + len(AdversaryFigures.names()) + len(cls._fields[1:])
 
     def to_array(self) -> npt.NDArray[np.float32]:
-        """As the coordinator sends it."""
+        """The figures as one array, as the coordinator sends it."""
         return np.concatenate([[self.hidden.classes], self.hidden.to_array(), self[1:]], dtype=np.float32)
 
     @classmethod

@@ -182,11 +182,11 @@ class UnlearntFigures(NamedTuple):
 
     @classmethod
     def size(cls) -> int:
-        """Of the array."""
+        """Length of the array."""
         return len(AdversaryFigures.names()) + len(cls._fields) - 1
 
     def to_array(self) -> Floats:
-        """As the coordinator sends it."""
+        """The figures as one array, as the coordinator sends it."""
         return np.append(self.sex.to_array(), np.array(self[1:], np.float32))
 
     @classmethod
@@ -196,7 +196,7 @@ class UnlearntFigures(NamedTuple):
         return cls(AdversaryFigures.from_array(array[:size], classes=len(SEXES)), *array[size:].tolist())
 
     def stated(self) -> dict[str, Any]:
-        """For the statement of a release."""
+        """Rounded figures by name, for the statement of a release."""
         return {"sex": self.sex.stated(), **{name: round(getattr(self, name), 3) for name in self._fields[1:]}}
 
 

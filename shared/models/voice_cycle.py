@@ -128,7 +128,7 @@ class CycleFigures(NamedTuple):
         return found
 
     def stated(self) -> dict[str, float]:
-        """For the statement of a release."""
+        """Rounded figures by name, for the statement of a release."""
         return {name: round(value, 3) for name, value in self._asdict().items()}
 
 

@@ -72,7 +72,7 @@ class VoiceDriver:
         return {WEIGHTS: self.weights, SHARES: self.explained}
 
     def stated(self) -> dict[str, float]:
-        """For the statement of a release."""
+        """Rounded figures by name, for the statement of a release."""
         return {name: round(float(share), 3) for name, share in zip(SOUND, self.explained, strict=True)}
 
     def change(self, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Change:

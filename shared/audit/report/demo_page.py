@@ -76,7 +76,7 @@ class Figure:
         return self.low is not None and self.low > self.chance
 
     def to_json(self) -> dict[str, float | str | None]:
-        """For scripts."""
+        """The record as JSON values, for scripts."""
         return asdict(self)
 
 

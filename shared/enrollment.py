@@ -121,7 +121,7 @@ class JoinString:
     on making one with a field that cannot be."""
 
     address: str
-    """Of the server, `host:port`."""
+    """Address of the server, `host:port`."""
     site: str
     """The name that this string enrolls, and no other."""
     token_id: str

@@ -50,7 +50,7 @@ _HEARTBEAT, _HEARTBEAT_SECONDS = "send-node-heartbeat", 4.5
 _ACTIVATE, _DEACTIVATE = "activate-node", "deactivate-node"
 _LEAVING = frozenset({"push-messages", "push-object"})
 _MAX_CALLS = 8
-"""At once; more wait. Bounds the memory that bodies take."""
+"""Most calls at once; more wait. Bounds the memory that bodies need."""
 _STATUS = {
     grpc.StatusCode.UNAUTHENTICATED: 401,
     grpc.StatusCode.PERMISSION_DENIED: 403,

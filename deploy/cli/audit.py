@@ -178,7 +178,7 @@ def _inference_rows(findings: Sequence[Result]) -> Iterator[tuple[str, ...]]:
 
 
 def invalid_targets(findings: Sequence[Result]) -> dict[tuple[str, str, str], str]:
-    """By attack, modality and target: the first reason for which a figure of it is invalid."""
+    """Attack, modality and target -> the first reason why one of its figures is invalid."""
     reasons: dict[tuple[str, str, str], str] = {}
     for f in findings:
         if f.invalid and not f.is_anchor:

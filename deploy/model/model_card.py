@@ -73,7 +73,7 @@ class ModelCard(Record):
     format: Literal[1] = 1
     name: str
     study: dict[str, Any]
-    """As sites got it: without the coordinator's files."""
+    """The study as sites got it: without the coordinator's files."""
     study_digest: str
     classes: tuple[str, ...]
     models: tuple[ModelKind, ...]
@@ -82,12 +82,12 @@ class ModelCard(Record):
     """Type, shape and SHA-256 of every array of `model.safetensors`: `model/KIND/...` are weights, `public/...` what
     the anonymizers need."""
     emotion: dict[str, Figures]
-    """By output: `voice`, `face`, `fused` (the vote), `learned`."""
+    """Figures of each output: `voice`, `face`, `fused` (the vote), `learned`."""
     calibration: dict[str, Calibration]
     corpus: CorpusPart
     dp_sgd: bool
     privacy: tuple[PrivacyRow, ...]
-    """By mechanism and unit, that of the site that lost most, after the last round."""
+    """For each mechanism and unit the row of the site that lost most, after the last round."""
     headline: tuple[Headline, ...]
     """Re-identification of the releases that the model was trained on."""
     gate: GatePart
@@ -100,7 +100,7 @@ class ModelCard(Record):
     digest: str = ""
 
     def sealed(self) -> ModelCard:
-        """The same with its digest."""
+        """The card with its digest."""
         return self.model_copy(update={"digest": content_digest(json.loads(self.model_dump_json()))})
 
 

@@ -53,7 +53,7 @@ class Predictions:
 
     rows: list[Prediction] = field(default_factory=list)
     problems: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """By clip."""
+    """Problems of each clip."""
 
     @property
     def without(self) -> list[str]:

@@ -36,7 +36,7 @@ from moretta.shared.study.schema import Study
 KEY_FILE = "pseudonym.key"
 FOREIGN_SITE = "audit"
 FACE_SIDE, FACE_FPS = 128, 5.0
-"""Of faces cut out of videos, where no release states its own."""
+"""Pixels a side, and pictures per second, of faces cut out of videos, where no release states its own."""
 _DEPTH = 3
 
 

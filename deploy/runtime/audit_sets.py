@@ -65,7 +65,7 @@ class Audited:
 
     @property
     def headline(self) -> list[dict[str, Any]]:
-        """For each modality its name, and the strongest attacks by top-1 and EER; None where there is none."""
+        """Name of each modality, with its strongest attacks by top-1 and EER; None where there is none."""
         found: dict[str, dict[str, Any]] = {}
         for row in strongest_of_each(self.rows):
             if row.metric in ("top1", "eer"):

@@ -37,7 +37,7 @@ class RunStatus:
     state: str
     """`pending`, `starting`, `running` or `finished`."""
     result: str
-    """Of a finished one: `completed`, `failed` or `stopped`."""
+    """Result of a finished run: `completed`, `failed` or `stopped`; else empty."""
     details: str
 
 

@@ -91,7 +91,7 @@ def write_demo(out: Path, *, command: str) -> tuple[Path, list[ComparedStudy]]:
 
 
 def _shown_clips(out: Path) -> Iterator[ShownClip]:
-    """For each emotion that is shown the first clip of another person, as it is and as each study released it."""
+    """One clip of each shown emotion, each of another person: the original, and the release of each study."""
     plans = {out / pair.folder: SimulationPlan.load(out / pair.folder) for pair in PAIRS}
     first = next(iter(plans.values()))
     corpus, keys = read_corpus(first.corpus), first.pseudonym_keys()

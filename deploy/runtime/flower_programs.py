@@ -83,7 +83,7 @@ class AppExecutor(SubprocessExecutor):
     def __init__(self, app: TaskType) -> None:
         self._app = app
         self._requests: socket.socket | None = None
-        """To the process that the apps are forks of; it starts with the first task, and ends with this one."""
+        """Socket to the process that forks the apps; it starts with the first task, and ends with this process."""
 
     def get_eligible_capacity(
         self,

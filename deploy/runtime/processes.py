@@ -59,7 +59,7 @@ def without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def proxies_ignored() -> Iterator[None]:
-    """The same for clients that are made inside by code that reads this process' own environment."""
+    """No proxies for clients that are made inside, by code that reads this process' own environment."""
     with _PROXY_LOCK:
         before = {name: value for name, value in os.environ.items() if _names_proxy(name)}
         try:
@@ -155,7 +155,7 @@ class ManagedProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """Of a process that this one started and that has ended."""
+        """Exit code of the process, if this one started it and it has ended; else None."""
         return None if self._popen is None else self._popen.poll()
 
     def alive(self) -> bool:

@@ -32,7 +32,7 @@ _TEXTS = {
     "resumed": "{stage} goes on after {after}",
     "note": "{what}",
 }
-"""Of events that are no step."""
+"""Lines for events that are no step."""
 _PROBE_BYTES = 4096
 """A folder for results must have room for so much: a block of most file systems."""
 _WATCH_SECONDS = 0.25

@@ -121,7 +121,7 @@ def _serve(requests: Connection, respond: Respond) -> None:
 
 
 def _send(connection: Connection, message: Message, context: Context) -> None:
-    """In the form in which Flower gives both to a ClientApp in another process."""
+    """Send both in the form in which Flower gives them to a ClientApp in another process."""
     of_flower = flower_private
     messages = of_flower.PullAppMessagesResponse(messages_list=[of_flower.message_to_proto(message)])
     given = of_flower.PullTaskInputResponse(context=of_flower.context_to_proto(context))

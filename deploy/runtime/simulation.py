@@ -37,7 +37,7 @@ _PROGRAM = "from moretta.deploy.runtime.simulated_sites import main; main()"
 """Not as `-m`, since every worker process of the audit would import the main module."""
 _LOCK_FILE = Path("server") / ".simulation"
 _FIRST_NODE = 2
-"""Of virtual sites; 1 is the server."""
+"""First number of virtual sites; 1 is the server."""
 
 
 class SimulationProcess:
@@ -48,7 +48,7 @@ class SimulationProcess:
 
     def __init__(self) -> None:
         self.mark = new_mark()
-        """In the environment of every process of the run."""
+        """Mark in the environment of every process of the run."""
 
     def __enter__(self) -> Self:
         self._scratch = tempfile.TemporaryDirectory(prefix="moretta-")
@@ -134,7 +134,7 @@ def _what_matters(plan: SimulationPlan) -> SimulationPlan:
 
 
 def _causes_at_sites(folder: Path) -> list[str]:
-    """Of a run that failed, the last error of each site that its cause names. Real sites keep these to themselves."""
+    """Last error of each site that the cause of a failed run names. Real sites keep these to themselves."""
     outcome = read_outcome(folder)
     if outcome.code in (ExitCode.OK, ExitCode.GATE):
         return []
@@ -144,7 +144,7 @@ def _causes_at_sites(folder: Path) -> list[str]:
 
 
 def simulate(plan: SimulationPlan, folder: Path, notify: Notify) -> Outcome:
-    """As `SimulationProcess.run`, in a process that starts now."""
+    """Run a simulation in a process that starts now; see `SimulationProcess.run`."""
     with SimulationProcess() as process:
         return process.run(plan, folder, notify)
 

@@ -99,7 +99,7 @@ class ServerStatus:
     folder: Path
     server: RunningServer | None
     problems: dict[str, str | None]
-    """By part (`server`, `registry`, `authority`, `superlink`); None where all is well."""
+    """Problem of each part (`server`, `registry`, `authority`, `superlink`); None where there is none."""
 
     @property
     def healthy(self) -> bool:

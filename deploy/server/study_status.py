@@ -66,9 +66,9 @@ class StudyStatus:
     seconds: float = 0.0
     """Since the study was begun, or in a study that is over until it ended."""
     seconds_left: float | None = None
-    """Of this model's rounds, at the pace of the last ones; None outside training."""
+    """Time until the end of this model's rounds, at the pace of the last ones; None outside training."""
     epsilon_budget: float | None = None
-    """Of training, for one unit; None without DP-SGD."""
+    """Epsilon that training may spend, for one unit; None without DP-SGD."""
     synthetic: bool = False
     problems: tuple[str, ...] = ()
     """Warnings of the report so far, and notes about sites that were lost and came back; the newest last."""

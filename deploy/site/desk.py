@@ -27,7 +27,7 @@ class Desk:
 
     offer: Offer
     facts: dict[str, Any]
-    """Of the offer, as `offer_facts` gives them."""
+    """Facts of the offer, by `offer_facts`."""
     review: Review
     choice: Choice
     scratch: Path
@@ -46,7 +46,7 @@ class Desk:
 
     @property
     def costs(self) -> Costs:
-        """Of what is included now."""
+        """Costs of the clips that are included now."""
         if self._costs is None or self._costs[0] != self.chosen:
             self._costs = (self.chosen, costs(self.choice.settings, self.review, self.choice.included))
         return self._costs[1]

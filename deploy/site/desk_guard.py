@@ -44,7 +44,7 @@ class Guard:
         """First part of every path. Cookies know no ports: with this one no other server on the machine gets it."""
         self._link, self._cookie = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         self.form_token = secrets.token_urlsafe(32)
-        """In every form of the desk."""
+        """Token in every form of the desk."""
         self.is_used = False
 
     def __repr__(self) -> str:

@@ -60,11 +60,11 @@ class Review:
     absent: dict[str, str]
     """Modalities that the study wants and the site has not, with the reason."""
     originals: dict[str, Clip]
-    """By the pseudonym of the released clip."""
+    """Original of each released clip, by the clip's pseudonym."""
     corpus: Corpus
-    """Of these clips, and maybe of other sites'."""
+    """Corpus that holds these clips; it may hold other sites' clips, too."""
     settings: SiteSettings
-    """Of the site, with a folder that this review alone uses."""
+    """Settings of the site, with a folder that this review alone uses."""
 
 
 def steward_settings(home: SiteHome) -> SiteSettings:
@@ -155,7 +155,7 @@ def review_study(
 
 
 def templates() -> Environment:
-    """For pages of the steward: every text is escaped and printable."""
+    """Templates for pages of the steward: every text is escaped and printable."""
     environment = Environment(
         autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

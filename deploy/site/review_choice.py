@@ -37,13 +37,13 @@ class SiteClip:
     age: int | None
     seconds: float
     pseudonym: str = ""
-    """In the release that was made for the review; empty if the clip is not in it."""
+    """Pseudonym in the release that was made for the review; empty if the clip is not in it."""
     risk: float | None = None
-    """Of the clip, and of all clips of its speaker, as `ClipRisks` gives them; None where no attack could try."""
+    """Risks of the clip and of all clips of its speaker, see `ClipRisks`; None where no attack was possible."""
     person_risk: float | None = None
 
     def as_json(self, *, excluded: bool) -> dict[str, Any]:
-        """For a script of the steward's."""
+        """The clip as JSON values, for a script of the steward's."""
         facts = {"clip": self.clip.name, "speaker": self.clip.speaker, "emotion": self.clip.label, "sex": self.sex}
         figures = {"age": self.age, "seconds": self.seconds, "risk": self.risk, "person_risk": self.person_risk}
         return {**facts, **figures, "excluded": excluded}
@@ -57,7 +57,7 @@ class Choice:
     study_clips: Provenance
     """Every clip, as it was before it was looked at: a file that is changed later is not approved."""
     rows: tuple[SiteClip, ...]
-    """In order of speakers and names."""
+    """All clips, in order of speakers and names."""
     risks: ClipRisks | None = None
     excluded: set[str] = field(default_factory=set)
     """Names of clips."""

@@ -18,9 +18,9 @@ from moretta.shared.data.recordings import read_pictures, read_sound
 Array = npt.NDArray[Any]
 _PICTURES = 4
 _HEIGHT = 128
-"""Of pictures and spectrograms, in pixels."""
+"""Height of pictures and spectrograms, in pixels."""
 _CODE_SIZE = (24, 240)
-"""Of a code's picture, at least: height and width."""
+"""Smallest height and width of a code's picture, in pixels."""
 _WINDOW, _HOP = 400, 160
 """25 and 10 ms."""
 _FLOOR_DECIBELS = 70.0

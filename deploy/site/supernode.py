@@ -51,12 +51,12 @@ class Runtime:
     """Where a SuperNode gives its tasks out, and how both ends of that authenticate; new at each start."""
 
     port: int
-    """On loopback."""
+    """Port on loopback."""
     certificate: Path
-    """Of the SuperNode: a task is what code a ClientApp runs, so not everybody may give it one."""
+    """The SuperNode's certificate. A task decides which code a ClientApp runs, so it must come from the SuperNode."""
     key: Path
     secret: Path
-    """Of the executor: without it no task is given."""
+    """Secret of the executor, without which it gets no task."""
 
     @classmethod
     def new(cls, folder: Path) -> Runtime:
@@ -75,11 +75,11 @@ class SuperNodeCommand:
 
     home: SiteHome
     connector_port: int
-    """On loopback."""
+    """The connector's port on loopback."""
     root_certificate: Path
     """Authority of the connector's certificate."""
     node_key: Path
-    """In OpenSSH form."""
+    """File with the node key, in OpenSSH form."""
     trusted_entities: Path
     """The one signer whose bundles are taken."""
 
@@ -138,7 +138,7 @@ class SuperNodeKeeper:
 
     @property
     def pid(self) -> int | None:
-        """Of the SuperNode; None while none runs."""
+        """Process id of the SuperNode; None while none runs."""
         return None if self._supernode is None else self._supernode.pid
 
     async def keep(self) -> None:

@@ -39,7 +39,7 @@ _LATEST_REPORT_SECONDS = 14 * 24 * 3600.0
 """After the last thing that left for a study; later its report is fetched by hand."""
 _WATCH_SECONDS = 2.0
 _BASE_SECONDS, _CAP_SECONDS = 2.0, 300.0
-"""Of the pauses between attempts to renew a certificate."""
+"""First and longest pause between attempts to renew a certificate, in seconds."""
 _log = logging.getLogger(__name__)
 
 

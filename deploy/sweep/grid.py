@@ -192,7 +192,7 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _plain(content: Any) -> Any:
-    """For JSON, which has no infinity, and TOML, which has no null."""
+    """Content for JSON, which has no infinity, and TOML, which has no null."""
     if isinstance(content, Mapping):
         return {key: _plain(value) for key, value in content.items()}
     if isinstance(content, list | tuple):

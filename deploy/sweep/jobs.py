@@ -197,7 +197,7 @@ def named_digest(path: Path | None) -> str:
 
 @cache
 def environment_digest() -> str:
-    """Of Moretta's code and of the versions that it runs on."""
+    """Digest of Moretta's code and of the versions that it runs on."""
     return json.dumps([code_digest(), versions()], sort_keys=True)
 
 

@@ -152,7 +152,7 @@ def _made(out: Path, job: Job) -> Run:
 
 
 def _spent(sites: Sequence[SiteSettings], audience: Audience, *, delta: float) -> Spent:
-    """By the ledgers of all sites; the worst of them counts."""
+    """Epsilon of a clip and of a speaker by the ledgers, at the worst site."""
     accounts = [Account.read(Ledger(site.ledger)) for site in sites]
 
     def worst(unit: Unit) -> float | None:

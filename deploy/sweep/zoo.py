@@ -232,7 +232,7 @@ def check_split(corpus: Corpus, modality: Modality = "voice") -> tuple[tuple[Spe
 
 
 def _sexes(public: Path, modality: Modality) -> Mapping[SpeakerId, str | None]:
-    """Of all people of a public folder."""
+    """Sex of all people of a public folder."""
     if not public.is_dir():
         raise StudyError(
             f"no folder {public}", expected="clips of other people", fix="correct --public, or use --split"
@@ -279,7 +279,7 @@ def _described(corpus: str, public: Sequence[SpeakerId], released: Sequence[Spea
 def _rows(
     plans: Sequence[SweepPlan], halves: Sequence[Half], folder: ResultFolder, failures: Mapping[str, str]
 ) -> tuple[ZooRow, ...]:
-    """Of each cell one row for each half, and their mean."""
+    """Rows of each cell: one for each half, and their mean."""
     rows: list[ZooRow] = []
     for cells in zip(*(plan.cells for plan in plans), strict=True):
         own = [

@@ -54,9 +54,9 @@ alone leaves them at their mean."""
 RELATIVE = 0.7
 """Share of that loss that compares a person's pictures with each other, as a release does."""
 UNCERTAIN = 0.03
-"""Of the landmarks, in decimetres, off which the skull's points are read."""
+"""Deviation of the landmarks, in decimetres, from which the skull's points are read."""
 ACCURACY = 0.02
-"""Of the points, in decimetres, for which those directions are taken."""
+"""Deviation of the points, in decimetres, for which those directions are taken."""
 
 
 def train(
@@ -176,7 +176,7 @@ def _modes(scenes: LandmarkScenes, rng: np.random.Generator) -> tuple[torch.Tens
 
 
 def _mode_loss(errors: torch.Tensor, each: int) -> torch.Tensor:
-    """Of channels [N, channels] in spreads, of which `each` in a row are of one person."""
+    """Loss of channels [N, channels] in spreads, of which `each` in a row are of one person."""
     by_person = errors.view(-1, each, errors.shape[1])
     apart = by_person - by_person.mean(1, keepdim=True)
     relative = apart.square().mean() * each / (each - 1)

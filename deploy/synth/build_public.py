@@ -31,7 +31,7 @@ from moretta.shared.study.schema import Study, parse_study
 
 VERSION = "1"
 TOLERANCE = 1e-3
-"""Of a check: of the largest value of an array, or of what a network hides."""
+"""Tolerance of a check, as a share of the largest value of an array, or of a network's output."""
 _LARGE = 4_096
 """Arrays of more values are stored in 8 bits, where the network has as many weights as an autoencoder."""
 _NETWORK_VALUES = 100_000

@@ -164,7 +164,7 @@ def _vertices() -> tuple[int, int, int, int]:
 
 Picture = npt.NDArray[np.uint8]
 EYES_APART = 0.616
-"""Of an average skull, in decimetres."""
+"""Distance of the eyes of an average skull, in decimetres."""
 _TURN = 10.0  # degrees, standard deviation, by which boxes are turned against faces
 _BOX = (1.75, 3.1)  # decimetres of a box's side
 _LEFT_RIGHT = [1, 0, 2, 3, 4]  # the points of a mirrored face

@@ -14,21 +14,21 @@ import numpy.typing as npt
 from moretta.shared.core.array_types import Array, Bool
 
 LARGEST_RATIO = 4.0
-"""Of a person's typical distance from the middle to that of people in general, in one value."""
+"""Largest ratio of a person's typical distance from the middle to that of people in general, in one value."""
 LARGEST_CLIP_RATIO = 16.0
-"""The same of a single clip: noise of Laplace is that far out once in 60,000 values, that of Cauchy once in 25."""
+"""Largest ratio of a single clip: Laplace noise exceeds it once in 60,000 values, Cauchy noise once in 25."""
 LARGEST_SHARE = 0.4
 """Of the values that may be farther out: some are zero for most people, and people who are easy to tell apart lie far
 from the middle in some. Attackers scale each value by itself, so the others still show everybody else."""
 USUAL, NEAR = 0.7, 0.25
-"""Which person, by distance, is the measure: fewer than three tenths of the people cannot move it. And the one who
-shows whether there is a measure at all."""
+"""Quantile of people's distances that serves as the measure: fewer than three tenths of the people cannot move it; and
+the quantile that shows whether there is a measure at all."""
 CROWD_RATIO, CROWD_SHARE = 16.0, 0.5
-"""Of the one distance to the other, and in how many values: beyond that people are of two kinds."""
+"""Ratio of two distances, and share of values with it, beyond which people are of two kinds."""
 MOST_LEFT_OUT = 0.25
-"""Share of the people. Of more, no figure counts: invented people could have the usual ones left out."""
+"""Largest share of people that is left out. With more no figure counts: invented people could exclude usual ones."""
 FEWEST_PEOPLE = 4
-"""Among fewer it cannot be said who lies outside."""
+"""Fewest people among whom outlying ones can be found."""
 
 
 def outlying(values: Array, labels: npt.NDArray[np.int64]) -> Bool:
@@ -66,5 +66,5 @@ def outlying(values: Array, labels: npt.NDArray[np.int64]) -> Bool:
 
 
 def _quantile(rows: npt.NDArray[np.float64], place: float) -> npt.NDArray[np.float64]:
-    """Of the first axis: one that is there, and no mean of two, of which one may be infinite."""
+    """Quantile over the first axis: an existing value, and no mean of two, since one of these may be infinite."""
     return np.asarray(np.quantile(rows, place, axis=0, method="lower"), np.float64)

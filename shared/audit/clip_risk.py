@@ -40,7 +40,7 @@ class ClipAttack:
     attacker: str
     scenario: str
     recognised: Mapping[str, float] = field(default_factory=dict, repr=False)
-    """By the clip's pseudonym: 1 if its own speaker is ranked first, 0 if not, between where scores tie."""
+    """Pseudonym of a clip -> 1 if its own speaker is ranked first, 0 if not, between where scores tie."""
     reason: str = ""
     """The reason why the attack does not count; empty if it does."""
 

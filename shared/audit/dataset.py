@@ -292,7 +292,7 @@ class ClipSet:
 
 
 def _small_views(clips: ClipSet, coefficients: int | None) -> list[tuple[Array, Array] | str]:
-    """Of each clip MFCC or codes and statistics, or thumbnails and movement; or why it cannot be read."""
+    """For each clip MFCC or codes and statistics, or thumbnails and movement; or why it cannot be read."""
 
     def views(array: ClipArray) -> tuple[Array, Array]:
         if array.form == "frames":  # the next reading would decode and crop all over again

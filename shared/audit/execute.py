@@ -83,7 +83,7 @@ class Unit(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the training, for seeds and messages."""
+        """Name of the training, for seeds and messages."""
         return self.train or "public"
 
 

@@ -26,7 +26,7 @@ class Schedule:
     """How long and how fast a network is trained."""
 
     margin: float
-    """In radians, on the angle to the clip's own speaker; 0 is plain softmax on cosines."""
+    """Margin in radians on the angle to the clip's own speaker; 0 is plain softmax on cosines."""
     epochs: float = 15.0
     min_steps: int = 60
     batch: int = 32
@@ -79,7 +79,7 @@ def train_with_margin(
 
 
 def _balanced(labels: Int64, batch: int, rng: np.random.Generator) -> Int64:
-    """As many clips of each speaker as of any other, on average."""
+    """A batch with as many clips of each speaker as of any other, on average."""
     speakers = rng.permutation(np.resize(rng.permutation(np.unique(labels)), batch))
     return np.array([rng.choice(np.flatnonzero(labels == speaker)) for speaker in speakers], np.int64)
 
@@ -92,11 +92,11 @@ class Sequences:
     mean: Float32
     scale: Float32
     frames: int
-    """Of each crop."""
+    """Frames of each crop."""
 
     @classmethod
     def scaled(cls, of: Sequence[Float32], frames: int) -> Self:
-        """On the scale of all their steps together. Crops are no longer than the longest sequence."""
+        """Sequences on the scale of all their steps together. Crops are no longer than the longest sequence."""
         together = np.concatenate(of)
         return cls(of, together.mean(0), together.std(0) + 1e-3, min(frames, max(FEWEST_FRAMES, *map(len, of))))
 

@@ -62,7 +62,7 @@ class Measurement:
     clips_of: Mapping[int, int]
     """Trial clips."""
     resamples: int = 200
-    """Of each interval; 0 leaves intervals out."""
+    """Resamples of each interval; 0 leaves intervals out."""
     seed: int = 0
     age_of: Mapping[int, str] = field(default_factory=dict)
     """Age groups."""

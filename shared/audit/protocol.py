@@ -48,7 +48,7 @@ SCENARIOS = (
 
 MATED_PER_SPEAKER = 150
 NONMATED_PER_SPEAKER = 150
-"""Of each speaker's trials against its own half of the speakers, and as many against the other half."""
+"""Non-mated trials of each speaker against its own half of the speakers, and as many against the other half."""
 
 Pair = tuple[str, str]
 

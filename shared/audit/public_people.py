@@ -31,7 +31,7 @@ FEWEST_PUBLIC = 8
 """People of whom a network that separates them can learn what separates people."""
 MAX_PUBLIC_CLIPS = 3_000
 MAX_PUBLIC_SECONDS = 10
-"""Of a clip, from its start: attackers see less of each, and all releases are in memory at once."""
+"""Longest part of a clip, from its start: attackers use less of each, and all releases are in memory at once."""
 _BATCH = 8
 _KEY = PseudonymKey.seeded(PUBLIC_SEED, "public people")
 PublicSets = Mapping[SetName, ClipSet]

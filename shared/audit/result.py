@@ -65,7 +65,7 @@ class Result(BaseModel):
     tag: str = ""
     """Category of the value on the metric's published scale, where it has one: `0`, `A` to `F` of ZEBRA."""
     by_speaker: dict[str, float] = Field(default_factory=dict)
-    """The same figure of each speaker, by pseudonym, where speakers have no results of their own."""
+    """The figure of each speaker, by pseudonym, where speakers have no results of their own."""
     layer: str | None = None
     """Layer of the model, for attacks on updates."""
     p_value: float | None = Field(default=None, ge=0, le=1)

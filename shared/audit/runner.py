@@ -133,7 +133,7 @@ def audit(
 def _of_public(
     public: Mapping[SetName, ClipSet], sets: Mapping[SetName, ClipSet], scratch: Path, pool: Workers
 ) -> dict[SetName, ClipSet]:
-    """Those public clips that have the form and size of the clips attacked, with their small views."""
+    """Public clips that have the form and size of the attacked clips, with their small views."""
     if sets["released"].modality != "voice":
         return {}
     found: dict[SetName, ClipSet] = {}

@@ -26,7 +26,7 @@ _KINDS: Final = {"scores": "f", "enrolled": "iu", "tried": "iu", "speakers": "U"
 """The types of NumPy that each vector may have."""
 _PARTS = ("scores", "enrolled", "tried")
 _MAX_BYTES = 2**30
-"""Of a file, and of all that it unpacks to."""
+"""Most bytes of a file, and of its unpacked content."""
 _EXPECTED = "scores as Moretta wrote them"
 _FIX = "remove the file: the report is then without its curves"
 

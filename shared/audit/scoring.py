@@ -16,7 +16,7 @@ from moretta.shared.core.array_types import Float32, Float64, Int64, unit_rows
 COHORT = 300
 """Clips of the attacker's own training speakers that scores are normalized by."""
 NEAREST = 100
-"""Of these, the most alike that adaptive normalization uses."""
+"""Number of the most similar ones of these, which adaptive normalization uses."""
 _DECIMALS = 6  # cosines of equal vectors differ in the seventh digit, and must tie
 _MIN_DEVIATION = 1e-3
 CLAIMS = 10

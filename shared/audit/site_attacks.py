@@ -57,7 +57,7 @@ class SiteScores(NamedTuple):
 
     @property
     def trials(self) -> Trials:
-        """As scores; whose they are is not known, so every mated comparison is of person 0."""
+        """The counts as trials. The people are unknown, so every mated comparison is of person 0."""
         levels = np.arange(LEVELS) * STEP - 1
         scores = [np.repeat(levels, counts) for counts in self]
         tried = np.repeat([0, 1], [len(each) for each in scores])

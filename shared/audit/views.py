@@ -114,7 +114,7 @@ def voice_statistics(clips: ClipSet) -> Float32:
 
 
 def _of_pictures(see: Vectors) -> Vectors:
-    """The same vectors of pictures; of codes, in which nothing can be seen, their statistics."""
+    """Vectors of pictures as before; of codes, which are no pictures, their statistics."""
 
     @wraps(see)
     def vectors(clips: ClipSet) -> Float32:

@@ -12,7 +12,7 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Integers = npt.NDArray[np.integer]
-"""Of any width."""
+"""Integers of any width."""
 Bool = npt.NDArray[np.bool_]
 UInt8 = npt.NDArray[np.uint8]
 

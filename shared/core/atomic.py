@@ -169,7 +169,7 @@ _TEXTS: dict[int, tuple[str, str]] = {
     errno.EBUSY: ("{path} is in use by another process", "end that process, or wait for it"),
 }
 _HARD = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV)
-"""Of the disk itself: nothing that was found damaged or missing for them is so."""
+"""Errors of the disk itself: they do not show that a file is damaged or missing."""
 _SQLITE = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
     sqlite3.SQLITE_READONLY: errno.EROFS,
@@ -178,7 +178,7 @@ _SQLITE = {
     sqlite3.SQLITE_CANTOPEN: errno.EACCES,
 }
 _NUMBERED = re.compile(r"\(os error (\d+)\)")
-"""Of libraries in Rust, such as safetensors."""
+"""Number of an error of the system in messages of libraries in Rust, such as safetensors."""
 _PHRASES = {
     r"\d+ requested and \d+ written": errno.ENOSPC,  # NumPy
     r"[Nn]o space left on device": errno.ENOSPC,
@@ -221,7 +221,7 @@ def _explained(number: int, error: BaseException) -> StorageError:
 
 
 def _is_of_sqlite(error: BaseException) -> bool:
-    """Of the disk under a database; what SQLite says of the database itself is not meant."""
+    """Whether an error is of the disk under a database, and not of the database itself."""
     return isinstance(getattr(error, "orig", error), sqlite3.Error) and _number(error) is not None
 
 

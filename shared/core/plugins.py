@@ -16,7 +16,7 @@ from moretta.shared.core.errors import MorettaError
 
 T = TypeVar("T")
 PLUGIN_NAME = r"^[a-z0-9][a-z0-9+._-]{0,63}$"
-"""Of every plug-in: names stand in study files, in rows of tables, on command lines and in names of files."""
+"""Pattern of plug-in names, which stand in study files, in rows of tables, on command lines and in names of files."""
 
 
 class Registry(Generic[T]):

@@ -205,7 +205,7 @@ def _end_after(wait: Callable[[], object]) -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """As many threads as a worker has, so that results are the same; put back afterwards."""
+    """As many threads as a worker has, so that results are the same; the former number is restored afterwards."""
     import torch
     from threadpoolctl import threadpool_limits
 

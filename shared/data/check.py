@@ -33,7 +33,7 @@ _FACE_SIDE = 16  # nobody looks at these crops
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """Of the files of one modality, in seconds."""
+    """Durations of the files of one modality, in seconds."""
 
     files: int
     total: float

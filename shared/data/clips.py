@@ -23,7 +23,7 @@ class Speaker:
     sex: str | None = None
     """`female` or `male`."""
     age: int | None = None
-    """In years."""
+    """Age in years."""
 
 
 @dataclass(frozen=True, slots=True)

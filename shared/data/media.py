@@ -38,7 +38,7 @@ MIN_RATE, MAX_RATE = 4_000, 384_000
 MAX_PEAK = 8.0
 """Louder floats are no sound relative to full scale, such as integers that were stored as floats."""
 OVERDRIVEN_SHARE = 0.05
-"""Of samples at full scale, above which a clip counts as overdriven."""
+"""Share of samples at full scale above which a clip counts as overdriven."""
 SOUND_FILES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".caf")
 """Endings of files that libsndfile reads; PyAV reads the sound of all others."""
 _OFFSET_SECONDS = 0.05

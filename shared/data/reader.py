@@ -113,7 +113,7 @@ def leads_outside(folder: Path, path: Path) -> bool:
 
 
 def link_or_copy(source: Path, place: Path) -> None:
-    """The same content at another place: a hard link, or a copy on another disk, or where no link may be made."""
+    """Put a file's content at another place: by a hard link, or by a copy where no link can be made."""
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source.resolve(), place)

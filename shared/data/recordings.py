@@ -24,7 +24,7 @@ LONGER_SHARE, LONGER_SECONDS = 0.2, 0.5
 """How much longer than the other, and at least how much, sound or pictures may be. In CREMA-D as published they differ
 by 0.04 s; its 1064_IEO_DIS_MD has 4 s of sound and 61 s of pictures, of several emotions."""
 MOST_BYTES = 2 << 30
-"""Of all clips that a `ClipStore` keeps; those beyond are decoded again."""
+"""Most bytes of all clips that a `ClipStore` keeps; further clips are decoded again."""
 
 Kind = Literal["sound", "pictures"]
 Array = NDArray[Any]
@@ -120,7 +120,7 @@ def _measured(path: Path, changed: int, size: int) -> dict[Kind, float]:
 
 
 def _spanned(packets: list[tuple[float, float]]) -> float:
-    """From the first start to the last end; a last packet that does not say how long it is lasts as the others do."""
+    """Seconds from the first start to the last end. A last packet without a duration counts as long as the others."""
     (first, _), (last, duration) = packets[0], packets[-1]
     return last - first + (duration or (last - first) / max(1, len(packets) - 1))
 

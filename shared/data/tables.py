@@ -85,7 +85,7 @@ class Table:
 
     rows: list[Row]
     columns: frozenset[str]
-    """Those of the requested columns that it has."""
+    """The requested columns that it has."""
     others: tuple[str, ...]
     """Its other columns, as it spells them."""
 
@@ -253,7 +253,7 @@ def describe_people(
 
 
 def _age(text: str) -> int | None:
-    """In years; of a range its middle, if all of it is in one of the groups that a release states."""
+    """Age in years; for a range its middle, if the whole range is in one of the groups that a release states."""
     match = _AGES.fullmatch(text) or _AGE.fullmatch(text)
     if match is None:
         return None

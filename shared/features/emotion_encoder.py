@@ -74,7 +74,7 @@ class EmotionEncoder(FederatedEncoder):
         return cls({name: np.ascontiguousarray(array) for name, array in arrays.items()})
 
     def normalized(self, values: npt.NDArray[Any], *, unit: Unit) -> npt.NDArray[np.float32]:
-        """Of the unit `speaker` as ranks within the speaker, of `clip` each by itself, by public speech."""
+        """Ranks within the speaker for the unit `speaker`; for `clip` each row by itself, by public speech."""
         if unit == "speaker":
             ranks = SpeakerRanks.of(values, np.ones(len(values)), self.arrays[_SPREAD])
             return ranks(values).astype(np.float32)
@@ -82,7 +82,7 @@ class EmotionEncoder(FederatedEncoder):
         return np.clip(against_public, -RANK_LIMIT, RANK_LIMIT).astype(np.float32)
 
     def network(self) -> torch.nn.Sequential:
-        """From normalized measurements to logits of emotions."""
+        """The network from normalized measurements [rows, n] to logits of emotions."""
         import torch
 
         size, width = self.arrays[CODE].shape

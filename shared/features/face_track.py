@@ -54,7 +54,7 @@ class TrackReader:
         return np.asarray(run(self.channels, faces) * self.spread, np.float32)
 
     def steady_points(self, grey: npt.NDArray[np.uint8]) -> Points:
-        """As `find_points`, `steady`."""
+        """See `find_points` with `steady`."""
         return steady(self.find_points(grey))
 
     def find_points(self, grey: npt.NDArray[np.uint8]) -> Points:

@@ -27,17 +27,17 @@ MAX_GROWTH = 1.8
 SAME_FACE = 0.35
 """Two boxes of a frame whose centres are nearer than this, in sizes of the larger, are one face found twice."""
 BRIEF_SHARE = 0.15
-"""Of a clip's frames: a detector's mistakes, and passers-by, last for less."""
+"""Share of a clip's frames: a detector's mistakes, and passers-by, last for less."""
 RIVAL_SIZE, RIVAL_WEIGHT = 0.7, 0.4
 """How large another face is, or how much area over the clip it has, before it is unclear who of the two speaks."""
 FACE_IN_BOX = 0.75
-"""Of a box's height and width: the rest is margin around the face."""
+"""Share of a box's height and width that the face takes: the rest is margin."""
 SHOWN_SHARE = 0.2
 """How much of another face may lie in a crop."""
 MAX_DOUBT_FRAMES = 3
 """How long somebody who is not found may still be there."""
 MAX_LOST_SHARE = 0.2
-"""Of a clip's frames: those in which the person is lost while somebody else is there, or covered by somebody else."""
+"""Largest share of a clip's frames in which the person is lost or covered while somebody else is there."""
 _SMOOTHING = np.array([0.25, 0.5, 0.25])
 
 
@@ -143,7 +143,7 @@ class Person:
     """One face over a clip."""
 
     boxes: dict[int, FaceBox] = field(default_factory=dict)
-    """By frame, in order."""
+    """Box of each frame, in order."""
     doubtful: set[int] = field(default_factory=set)
     """Frames whose box may be somebody else's, who was as near and is not seen elsewhere."""
 
@@ -165,7 +165,7 @@ class Person:
         return {frame: (last := self.boxes.get(frame, last)) for frame in frames}
 
     def filled(self) -> dict[int, FaceBox]:
-        """From the first frame in which it was found to the last."""
+        """Boxes from the first frame in which it was found to the last."""
         return self.at(range(next(iter(self.boxes)), next(reversed(self.boxes)) + 1))
 
 

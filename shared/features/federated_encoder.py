@@ -57,7 +57,7 @@ class FederatedEncoder(ABC):
 
     @abstractmethod
     def network(self) -> torch.nn.Module:
-        """From normalized measurements [rows, n] to what `losses` takes."""
+        """The network from normalized measurements [rows, n] to the input of `losses`."""
 
     def is_usable(self, sex: str | None) -> bool:  # noqa: ARG002
         """Whether clips of a speaker of this sex, None where it is not known, have a part. Default: all have."""
@@ -87,7 +87,7 @@ class FederatedEncoder(ABC):
         return cross_entropy(outputs, targets, reduction="none")
 
     def after(self, network: torch.nn.Module) -> Arrays:
-        """The same arrays with what training made of the network's."""
+        """The arrays, with those of the trained network."""
         return {**self.arrays, **{name: np.asarray(array) for name, array in network.state_dict().items()}}
 
 
@@ -112,9 +112,9 @@ class SiteTrainedOptions(Options):
     code_unit: Literal["clip", "speaker"] = "speaker"
     """Training at the sites: whom the guarantee is for, as `unit` in `[privacy]` says."""
     code_epsilon: Annotated[float, Field(ge=0, le=1000)] = 4.0
-    """The same: for one unit, over all rounds, at `budget_delta`; 0 trains without noise or guarantee."""
+    """Epsilon for one unit over all rounds, at `budget_delta`; 0 trains without noise or guarantee."""
     code_rounds: int = Field(default=20, ge=1, le=1000)
-    """The same: one step each."""
+    """Rounds of training at the sites, one step each."""
     budget_delta: Delta = 1e-5
     """The delta of `code_epsilon`."""
 

@@ -123,7 +123,7 @@ class _Problem:
         return float((misses**2).sum() + priors)
 
     def equations(self, head: FittedHead) -> _Equations:
-        """Of the points, without priors."""
+        """Equations of the points, without priors."""
         seen = self._model.seen(head.identity, head.channels, head.pose)
         frames = len(seen.places)
         slopes = (self._roots[..., None] * seen.slopes).reshape(frames, 2 * len(self._model), -1)

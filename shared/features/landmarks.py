@@ -26,7 +26,7 @@ EYES = ((33, 133), (362, 263))
 _PLACES, _PRESENCE = "conv2d_21", "conv2d_31"
 """Outputs: 468 x 3 in pixels of the square; and the logit that there is a face at all."""
 _REACH = 1.5
-"""Of the network's square, in sizes of the detected face: a forehead and a chin have to be in it (section 3.1)."""
+"""Side of the network's square, in sizes of the detected face: it must hold forehead and chin (section 3.1)."""
 _BORDER = 0.25
 """Share of a side added around a picture whose face fills it: a detector wants to see that a face ends."""
 

@@ -266,7 +266,7 @@ def _rhythm(clip: _Clip) -> Measured:
 
 
 def _slope(place: npt.NDArray[np.int64], values: Doubles) -> float:
-    """From the first frame to the last, of the straight line that fits best."""
+    """Rise of the straight line that fits best, from the first frame to the last."""
     if len(values) < _FEWEST_VOICED:
         return 0.0
     across = (place - place[0]) / max(1, place[-1] - place[0])
@@ -303,5 +303,5 @@ def speech_windows(samples: Audio) -> list[Audio]:
 
 
 def most_steps(frames: int) -> int:
-    """Of a clip of so many MFCC frames, which speaks from its start to its end."""
+    """Most steps of a clip of so many MFCC frames, which speaks from its start to its end."""
     return max(1, ((frames - 1) * HOP_SAMPLES - STEP_SAMPLES) // HOP_OF_STEPS + 1)

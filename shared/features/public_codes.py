@@ -56,7 +56,7 @@ class SpeakerUnits:
 
     @classmethod
     def of(cls, vectors: npt.NDArray[Any]) -> Self:
-        """From pooled vectors [n, d] in public units, whose mean is 0 and whose deviation is 1 in public."""
+        """Units from pooled vectors [n, d] in public units, whose mean is 0 and whose deviation is 1 in public."""
         weight = len(vectors) + _PRIOR_CLIPS
         mean = vectors.sum(axis=0) / weight
         square = (np.square(vectors - mean).sum(axis=0) + _PRIOR_CLIPS * (1 + np.square(mean))) / weight
@@ -92,7 +92,7 @@ class PublicCodes:
         return nearest(codes, self.codewords)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """As the coordinator sends it."""
+        """The arrays by name, as the coordinator sends them."""
         return dict(zip(_NAMES, (self.center, self.spread, self.projection, self.codewords), strict=True))
 
     @classmethod

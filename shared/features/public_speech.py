@@ -46,14 +46,14 @@ _INTENSITIES = (0.4, 1.2)
 
 
 class PublicSpeechOptions(Options):
-    """Of anonymizers that learn something from public speech."""
+    """Options of anonymizers that are trained on public speech."""
 
     public_speech: StudyPath | None = None
     """A folder of wav files that anybody may have; None means synthetic speech."""
 
 
 class MfccOptions(PublicSpeechOptions):
-    """Of anonymizers that release MFCC, or sound that emotion models take MFCC of."""
+    """Options of anonymizers that release MFCC, or sound from which emotion models compute MFCC."""
 
     coefficients: int = Field(default=COEFFICIENTS, ge=2, le=40)
     """MFCC of a frame."""
@@ -81,7 +81,7 @@ class PublicVoice:
         return np.asarray(standardised * self.std + self.mean, np.float32)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """As the coordinator sends it."""
+        """The arrays by name, as the coordinator sends them."""
         return {_MEAN: self.mean, _STD: self.std} | ({} if self.codebook is None else {CODEBOOK: self.codebook})
 
     @classmethod
@@ -136,7 +136,7 @@ def synthetic_speech(voices: int, seed: int) -> Iterator[Audio]:
 
 
 def labelled_speech(voices: int, seed: int) -> Iterator[tuple[Audio, int, int]]:
-    """The same, with the number of the voice and of the emotion."""
+    """Synthetic speech with the number of the voice and of the emotion."""
     from moretta.shared.data.corpora.cremad import SENTENCES
     from moretta.shared.models.speech import make_voice, synthesize
 

@@ -36,7 +36,7 @@ CODE_LIMIT = 3.0
 MIN_SPREAD = 1e-3
 MAX_ROUNDS = 1_000
 _LARGEST = 1e6
-"""Of weights and measurements."""
+"""Largest weight or measurement."""
 _SHRINKAGE = 0.3
 _BATCH = 16
 _PREFIX = "voice/speaker/"
@@ -58,7 +58,7 @@ class HiddenLayer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpeakerCode:
-    """From measurements relative to the person to a code."""
+    """The map from measurements relative to the person to a code."""
 
     spread: npt.NDArray[np.float32]
     """[n], of the measurements: public standard deviations within a person."""
@@ -68,9 +68,9 @@ class SpeakerCode:
     codewords: Matrix
     """[k, d], a codebook of codes."""
     rounds: int = 0
-    """Of training at the sites; 0 means that it was trained on public speech alone."""
+    """Rounds of training at the sites; 0 means that it was trained on public speech alone."""
     hidden: HiddenLayer | None = None
-    """Of a network; None where codes are made of the measurements themselves."""
+    """Hidden layer of a network; None where codes are made of the measurements themselves."""
 
     @property
     def size(self) -> int:
@@ -83,7 +83,7 @@ class SpeakerCode:
         return units @ self.projection.astype(np.float64)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """As the coordinator sends it."""
+        """The arrays by name, as the coordinator sends them."""
         arrays: dict[str, npt.NDArray[Any]] = {SPREAD: self.spread, PROJECTION: self.projection}
         arrays[CODEWORDS] = self.codewords
         if self.rounds:
@@ -133,7 +133,7 @@ class CodeReference:
         counts: npt.NDArray[Any] | None = None,
         shift: npt.NDArray[Any] | float = 0.0,
     ) -> CodeReference:
-        """From measurements [clips, n] and weights [clips]; `counts` and `shift` as of `SpeakerWhitening.of`."""
+        """The reference of measurements [clips, n] and weights [clips]; for the rest see `SpeakerWhitening.of`."""
         ranks = SpeakerRanks.of(values, weights, code.spread)
         codes = code.raw(ranks(values))
         if code.hidden is not None:  # a network's codes have no unit covariance: the mean is as uncertain as they vary
@@ -180,7 +180,7 @@ def measured(clips: Iterable[Audio], *, in_windows: bool) -> list[Matrix]:
 
 
 def measured_clip(samples: Audio, *, in_windows: bool) -> Matrix:
-    """The same of one clip at a site, bounded; zeros where measuring fails: no clip is left out for what is in it."""
+    """Bounded measurements of one clip at a site; zeros where measuring fails, so that no content drops a clip."""
     try:
         (rows,) = measured([samples], in_windows=in_windows)
     except Exception:

@@ -65,7 +65,7 @@ class SpeakerRanks:
 
     @classmethod
     def of(cls, values: npt.NDArray[Any], weights: npt.NDArray[Any], spread: npt.NDArray[Any]) -> SpeakerRanks:
-        """From values [clips, n], each clip's weight [clips] and public standard deviations [n]."""
+        """Ranks among values [clips, n], with each clip's weight [clips] and public standard deviations [n]."""
         exact, share = np.asarray(values, np.float64), np.asarray(weights, np.float64) / np.sum(weights)
         order = np.argsort(exact, axis=0, kind="stable")
         below = np.concatenate([np.zeros((1, exact.shape[1])), np.cumsum(share[order], axis=0)])

@@ -50,18 +50,18 @@ class PublicMeasures:
 
     @classmethod
     def of(cls, people: Sequence[Sequence[Measures]]) -> Self:
-        """From the clips of public people, each [frames, dimensions]."""
+        """Measures of public people, from their clips, each [frames, dimensions]."""
         means = [np.mean([clip.mean(0) for clip in clips], axis=0) for clips in people]
         middle = np.mean(means, axis=0)
         centred = [clip - mean + middle for clips, mean in zip(people, means, strict=True) for clip in clips]
         return cls(np.quantile(np.concatenate(centred), _RANKS, axis=0), np.asarray(middle))
 
     def only(self, columns: Sequence[int]) -> Self:
-        """The same of some dimensions."""
+        """The measures of some dimensions."""
         return type(self)(self.quantiles[:, columns], self.middle[columns])
 
     def to_arrays(self, prefix: str) -> dict[str, npt.NDArray[np.float32]]:
-        """As named arrays, for a file or a message."""
+        """The measures as named arrays, for a file or a message."""
         return {prefix + name: getattr(self, name).astype(np.float32) for name in ("quantiles", "middle")}
 
     @classmethod

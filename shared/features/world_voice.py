@@ -125,7 +125,7 @@ class WorldVoice:
         return replace(self, hertz=hertz, envelope=envelope, aperiodicity=_between(self.aperiodicity, where))
 
     def stretched(self, factor: float) -> Self:
-        """As long times a factor, at the same pitch."""
+        """The voice, longer by a factor, at the same pitch."""
         return self.at(np.linspace(0, len(self) - 1, max(2, round(factor * len(self)))))
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from flwr.app import RecordDict
 
 MAX_MODEL_BYTES = 512 * MIB
-"""Of the arrays of one update. No model of a study is larger than a tenth of it."""
+"""Most bytes of the arrays of one update. No model of a study is larger than a tenth of it."""
 ONE_MODEL = frozenset({wire.ARRAYS})
 MODELS = frozenset(f"{wire.ARRAYS}-{kind}" for kind in ("voice", "face", "fusion"))
 """Names under which finished models travel."""
@@ -161,7 +161,7 @@ class Metrics(Message):
     noise_multiplier: Annotated[Figure | None, Field(alias="noise-multiplier")] = None
 
     def figures(self) -> dict[str, float]:
-        """Those that are there, by the names they travel under."""
+        """Figures that are not None, by their names in messages."""
         return {name: float(value) for name, value in self.model_dump(by_alias=True, exclude_none=True).items()}
 
 
@@ -198,7 +198,7 @@ class Evaluated(Message):
     counts: Annotated[
         dict[OutputName, Annotated[dict[Pseudonym, Table], Field(max_length=100_000)]], Field(max_length=8)
     ]
-    """By output and pseudonymous speaker."""
+    """Counts by output and pseudonymous speaker."""
     reliability: Annotated[dict[Literal["voice", "face", "fused", "learned"], _Bins], Field(max_length=4)]
 
 

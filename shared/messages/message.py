@@ -26,13 +26,13 @@ MAX_DEPTH = 16
 MAX_KEYS = 64
 """Values in a config record."""
 _MAX_DIGITS = 20
-"""Of a whole number: no count needs more."""
+"""Most digits of a whole number: no count needs more."""
 SHOWN = 200
 """Characters of what somebody sent that an error or a log repeats."""
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-"""Of a site. Releases are kept in folders of these names."""
+"""Name of a site. Releases are kept in folders of these names."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Hex = Annotated[str, Field(pattern=r"^([0-9a-f]{2})+$", max_length=8192)]
 """Bytes as text."""
@@ -40,7 +40,7 @@ Pseudonym = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Word = Annotated[str, Field(pattern=r"^[ -~]{1,200}$")]
 """One line of plain characters: it may stand in a log or in a report."""
 Count = Annotated[int, Field(ge=0, le=10_000_000)]
-"""Of clips, speakers or pictures. Sums of any number of them that a message can hold stay far below 2^63."""
+"""Number of clips, speakers or pictures. Sums of as many as a message can hold stay far below 2^63."""
 Figure = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 """A number that is not negative, such as a loss or an epsilon."""
 Round = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -52,9 +52,9 @@ class Message(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
     max_text_bytes: ClassVar[int] = 64 * KIB
-    """Of all its JSON together."""
+    """Most bytes of all its JSON together."""
     max_array_bytes: ClassVar[int] = 0
-    """Of all its arrays together."""
+    """Most bytes of all its arrays together."""
     arrays: ClassVar[frozenset[str]] = frozenset()
     """Names under which it may carry arrays; who uses them checks them against what they must be."""
     blobs: ClassVar[Mapping[str, int]] = {}
@@ -62,7 +62,7 @@ class Message(BaseModel):
 
     @classmethod
     def max_bytes(cls) -> int:
-        """Of the whole message: nothing larger is fetched."""
+        """Most bytes of the whole message: nothing larger is fetched."""
         return cls.max_text_bytes + cls.max_array_bytes + sum(cls.blobs.values()) + MIB
 
 

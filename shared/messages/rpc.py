@@ -35,10 +35,10 @@ class Stub:
 
 
 def enrollment(channel: grpc.Channel | grpc.aio.Channel) -> Stub:
-    """Of `protos/enrollment.proto`."""
+    """Stub of `protos/enrollment.proto`."""
     return Stub(channel, enrollment_pb2, "Enrollment")
 
 
 def relay(channel: grpc.Channel | grpc.aio.Channel) -> Stub:
-    """Of `protos/relay.proto`."""
+    """Stub of `protos/relay.proto`."""
     return Stub(channel, relay_pb2, "Relay")

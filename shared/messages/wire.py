@@ -41,7 +41,7 @@ MAX_ARRAYS = 4096
 _ARRAY_KEYS = frozenset({ARRAYS, *(f"{ARRAYS}-{kind}" for kind in TRAIN)})
 _STYPE = "numpy.ndarray"
 LEVELS, MAX_TRIALS = 101, 200
-"""Of an attack at a site: scores are rounded to so many steps from -1 to 1; comparisons of one kind, at most."""
+"""Steps from -1 to 1 to which scores of an attack at a site are rounded; most comparisons of one kind."""
 CHUNK_BYTES = 8 * 2**20
 """Most bytes of a release that one message carries."""
 
@@ -146,7 +146,7 @@ def models_to_records(models: Mapping[Any, dict[str, Array]]) -> dict[str, Array
 
 
 def models_of(content: RecordDict, kinds: Iterable[_Kind]) -> dict[_Kind, dict[str, Array]]:
-    """Those of these models that a message carries; raises ReleaseError where one cannot be read."""
+    """The arrays of these models in a message, if it has them; raises ReleaseError where one cannot be read."""
     return {kind: arrays_of(content, f"{ARRAYS}-{kind}") for kind in kinds if f"{ARRAYS}-{kind}" in content}
 
 

@@ -92,21 +92,21 @@ class EmbeddingFigures(NamedTuple):
     """Figures of the trained autoencoder, measured on public people."""
 
     person: AdversaryFigures
-    """In the loop of unseen clips of people who were trained on; fresh of held-out people, on other clips of theirs."""
+    """Readers of the person: in the loop on unseen clips of training people; fresh ones on held-out people."""
     sex: AdversaryFigures
-    """The same; fresh readers are trained on the people who were trained on."""
+    """Readers of sex, likewise; fresh ones are trained on the training people."""
     held_out: int
     """People who were held out."""
     cosine: float
     """Mean cosine of an embedding of a held-out person and what is made of it."""
     constant_cosine: float
-    """The same if always the mean public embedding were released: what a cosine must exceed to say anything."""
+    """The cosine if always the mean public embedding were released: a larger one shows that something is kept."""
     distinctiveness_gain: float
     """Gain of voice distinctiveness of held-out people in decibel: 0 is as distinct as before, -14 is one voice."""
     worst_speaker_loss: float
-    """Of the speaker head, the largest mean cross-entropy of an epoch, in units of that of a guess."""
+    """Largest mean cross-entropy of the speaker head in an epoch, in units of that of a guess."""
     worst_sex_loss: float
-    """The same of the head of sex."""
+    """Largest mean cross-entropy of the head of sex, likewise."""
 
     @classmethod
     def size(cls) -> int:
@@ -172,12 +172,12 @@ class AdversarialEmbedding:
 
     @property
     def figures(self) -> EmbeddingFigures:
-        """Of public people."""
+        """Figures on public people."""
         return EmbeddingFigures.from_array(self.arrays[FIGURES])
 
     @property
     def rounds(self) -> int:
-        """Of training at the sites; 0 means that it was trained on public speech alone."""
+        """Rounds of training at the sites; 0 means that it was trained on public speech alone."""
         return int(self.arrays[ROUNDS][0])
 
     def reconstructed(self, embeddings: npt.NDArray[Any]) -> Floats:

@@ -23,7 +23,7 @@ from moretta.shared.core.workers import one_thread, seeded
 ABLE = 0.9
 """The least balanced accuracy in the loop, without reversal, of an adversary worth training against."""
 WEAK = 0.9
-"""Of chance. An adversary below it is not defeated: it is broken, or reads the attribute upside down."""
+"""Share of chance. An adversary below it is not defeated: it is broken, or reads the attribute upside down."""
 COLLAPSED = 0.05
 """The least share of the variance that a representation must keep: a constant hides everything."""
 STEEPNESS = 10.0
@@ -234,7 +234,7 @@ class AdversaryFigures:
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """Of the figures, in the order of `to_array`."""
+        """Names of the figures, in the order of `to_array`."""
         return tuple(field.name for field in fields(cls) if field.name != "classes")
 
     def to_array(self) -> npt.NDArray[np.float32]:

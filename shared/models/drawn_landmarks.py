@@ -25,7 +25,7 @@ MESH_POINTS = (
     *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),  # boundary
     *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
 )
-"""Of the 468 points of `moretta.shared.features.landmarks`."""
+"""Numbers of these points among the 468 of `moretta.shared.features.landmarks`."""
 VERTICES = (
     *(255, 224, 223, 208, 1578, 1857, 1856, 233, 4140, 2610, 2608, 2595, 3054, 3871, 4137, 2618),
     *(169, 2523, 1660, 3213, 3940, 2687, 601, 313, 2688, 2950),
@@ -34,7 +34,7 @@ VERTICES = (
     *(251, 2632, 2622, 4108, 2654, 4263, 4274, 4295, 4582, 4586, 4628, 4120, 3208, 3207, 4172, 4171, 4169, 4168),
     *(1822, 1889, 1890, 1820, 1894, 1895, 894, 1838, 910, 2197, 2030, 2342, 871, 1991, 272, 1826, 239, 250),
 )
-"""Of the head asset: those that lie nearest to where the face mesh has its points, in 96 pictures of 16 drawn heads."""
+"""Vertices of the head asset that lie nearest to the points of the face mesh, in 96 pictures of 16 drawn heads."""
 COUNT = len(MESH_POINTS)
 BOUNDARY = 62
 """The first point of the boundary."""
@@ -43,9 +43,9 @@ EYES = (26, 42)
 _POSE = (0.16, 0.08, 0.05)  # yaw, pitch, roll in radians: standard deviations, as public faces have them
 _FRAME = (320, 240)
 _UNITS = 4.0
-"""Of normalized points, along a side of a picture of them."""
+"""Side of a picture of normalized points, in units of these."""
 _LIFT = 0.05
-"""Of a side: how far the middle of the picture is above the middle of the points, so that hair is in it."""
+"""Share of a side by which the middle of the picture is above that of the points, so that hair is in it."""
 _LIGHT: Vector = (0.25, 0.5, 1.0)
 _STRONGEST = 1.1
 

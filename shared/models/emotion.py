@@ -31,9 +31,9 @@ MIN_STD = 1e-2
 """Keeps inputs finite where clips hardly differ."""
 LARGEST_WEIGHT = 1e6
 LARGEST_SHARPNESS = 60.0
-"""Of a temperature, as the logarithm of its inverse: its exponential stays within float32."""
+"""Largest logarithm of an inverse temperature: its exponential stays within float32."""
 LARGEST_INPUT = 1e15
-"""Of the standardisation: what is released with much noise is as large as the noise."""
+"""Largest value of the standardisation: releases with much noise are as large as the noise."""
 VOICE_STEPS, FACE_STEPS = 256, 16
 _PICTURE_AXES = 4
 _LEAST_STD = MIN_STD / 2
@@ -66,7 +66,7 @@ class EmotionModel:
     """Made of the shape of an input and the number of classes."""
     classes: int = len(EMOTIONS)
     of_sound: Callable[[Array], Floats] | None = None
-    """The same of a released waveform itself, where the model reads more of it than of its MFCC."""
+    """Features of a released waveform itself, where the model reads more of it than of its MFCC."""
     alike_in_time: bool = False
     """Whether all steps, the last axis, are standardised alike."""
 
@@ -107,7 +107,7 @@ class Standardise(nn.Module):
     """
 
     LIMIT = 4.0
-    """In standard deviations: no clip's input is far larger than the others'."""
+    """Largest input in standard deviations: no clip's input is far larger than the others'."""
     mean: torch.Tensor
     std: torch.Tensor
 

@@ -47,7 +47,7 @@ class FaceImages:
     dropped: tuple[Drop, ...] = ()
     """Files that could not be used."""
     emotions: tuple[str, ...] = ()
-    """Of drawn people, what each picture shows; nothing is known of a folder's."""
+    """Emotion of each picture of drawn people; empty for a folder, whose emotions are unknown."""
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -42,12 +42,12 @@ PUBLIC_CENTER, PUBLIC_DEVIATION, PEOPLE = "public.center", "public.deviation", "
 """The last are mean places of public people."""
 _LARGEST = 1e6
 _HIDDEN = {"speaker": (BOTTLENECK,), "sex": (32,)}
-"""Of both heads, as `EmbeddingNet` has them."""
+"""Sizes of the hidden layers of both heads, as in `EmbeddingNet`."""
 
 
 @cache
 def _rules(width: int) -> Rules:
-    """Of the arrays of a round; how many public people there are, no rule says."""
+    """Rules of the arrays of a round; none limits the number of public people."""
     rules = array_rules(partial(EmbeddingNet, width, 2))
     last = max(name for name in rules if name.startswith("person.") and name.endswith(".weight"))
     rules[last] = Rule(("people", BOTTLENECK), LARGEST_WEIGHT)
@@ -61,7 +61,7 @@ class EmbeddingEncoder(FederatedEncoder):
     """The autoencoder with both heads."""
 
     strength: float
-    """Of both reversals: it does not rise any more."""
+    """Strength of both reversals: it does not rise any more."""
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, width: int, strength: float) -> Self:
@@ -70,11 +70,11 @@ class EmbeddingEncoder(FederatedEncoder):
         return cls({name: np.ascontiguousarray(array) for name, array in arrays.items()}, strength)
 
     def normalized(self, values: npt.NDArray[Any], *, unit: Unit) -> npt.NDArray[np.float32]:  # noqa: ARG002
-        """By public speech alone, each row by itself, whatever the unit is."""
+        """Measurements normalized by public speech alone, each row by itself, whatever the unit is."""
         return placed(values, (self.arrays[PUBLIC_CENTER], self.arrays[PUBLIC_DEVIATION])).astype(np.float32)
 
     def network(self) -> EmbeddingNet:
-        """As it was sent, with the reversal at its full strength."""
+        """The network that was sent, with the reversal at its full strength."""
         people, width = self.arrays[PEOPLE].shape
         return network_of(partial(EmbeddingNet, width, people, self.strength), self.arrays)
 
@@ -98,12 +98,12 @@ class EmbeddingEncoder(FederatedEncoder):
         return torch.tensor(np.hstack([normalized, heads]), dtype=torch.float32)
 
     def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Of reconstruction, speaker and sex."""
+        """Losses of reconstruction, speaker and sex."""
         return losses(outputs, targets)
 
 
 class EmbeddingTraining(SiteTraining):
-    """From the public autoencoder to the one of all sites."""
+    """Training from the public autoencoder to the one of all sites."""
 
     trained = frozenset(AdversarialEmbedding.rules(1)) - {CENTER, DEVIATION, ROUNDS}
     rounds_arrays = frozenset({ROUNDS})
@@ -119,7 +119,7 @@ class EmbeddingTraining(SiteTraining):
     @property
     @abstractmethod
     def strength(self) -> float:
-        """Of both reversals."""
+        """Strength of both reversals."""
 
     def first_arrays(self, public: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """The public autoencoder, heads that were trained afresh behind it, and where public people are."""

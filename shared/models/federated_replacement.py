@@ -53,9 +53,9 @@ class ReplacementEncoder(FederatedEncoder):
     sensitive: int | None
     """Class index of the study; None where nothing is replaced."""
     strength: float
-    """Of the reversal: it does not rise any more."""
+    """Strength of the reversal: it does not rise any more."""
     number: int
-    """Of the round: donors are drawn anew in each."""
+    """Number of the round: donors are drawn anew in each."""
 
     @classmethod
     def from_arrays(
@@ -69,11 +69,11 @@ class ReplacementEncoder(FederatedEncoder):
         return cls({name: np.ascontiguousarray(array) for name, array in arrays.items()}, sensitive, strength, number)
 
     def normalized(self, values: npt.NDArray[Any], *, unit: Unit) -> npt.NDArray[np.float32]:  # noqa: ARG002
-        """By public speech alone, each row by itself, whatever the unit is."""
+        """Measurements normalized by public speech alone, each row by itself, whatever the unit is."""
         return placed(values, (self.arrays[CENTER], self.arrays[DEVIATION])).astype(np.float32)
 
     def network(self) -> ReplacementNet:
-        """As it was sent, with the reversal at its full strength."""
+        """The network that was sent, with the reversal at its full strength."""
         return network_of(partial(ReplacementNet, self.strength), self.arrays)
 
     def is_usable(self, sex: str | None) -> bool:
@@ -95,12 +95,12 @@ class ReplacementEncoder(FederatedEncoder):
         return torch.tensor(np.column_stack([wanted, sex, np.ones(len(sex))]), dtype=torch.float32)
 
     def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Of reconstruction and of sex."""
+        """Losses of reconstruction and of sex."""
         return losses(outputs, targets)
 
 
 class ReplacementTraining(SiteTraining):
-    """From the public autoencoder to the one of all sites."""
+    """Training from the public autoencoder to the one of all sites."""
 
     trained = frozenset({*(PREFIX + name for name in weight_shapes()), FIGURES})
     rounds_arrays = frozenset({ROUNDS})

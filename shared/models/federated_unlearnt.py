@@ -50,7 +50,7 @@ Modalities = tuple[Modality, ...]
 
 @cache
 def _rules(modalities: Modalities) -> Rules:
-    """Of the arrays of a round."""
+    """Rules of the arrays of a round."""
     rules = array_rules(partial(UnlearntNet, modalities, is_folded=True))
     if "voice" in modalities:
         rules |= {CENTER: Rule((MELS,), _LARGEST), DEVIATION: Rule((MELS,), _LARGEST, LEAST_SPREAD)}
@@ -63,9 +63,9 @@ class UnlearntEncoder(FederatedEncoder):
 
     modalities: Modalities
     classes: tuple[str, ...]
-    """Of the study: a clip whose label is none of the six emotions has no part in the loss of emotion."""
+    """Classes of the study: a clip whose label is none of the six emotions has no part in the loss of emotion."""
     strength: float
-    """Of the reversal: it does not rise any more."""
+    """Strength of the reversal: it does not rise any more."""
 
     @classmethod
     def from_arrays(
@@ -82,14 +82,14 @@ class UnlearntEncoder(FederatedEncoder):
         return cls(checked, modalities, classes, strength)
 
     def normalized(self, values: npt.NDArray[Any], *, unit: Unit) -> npt.NDArray[np.float32]:  # noqa: ARG002
-        """By public people alone, each row by itself, whatever the unit is."""
+        """Inputs normalized by public people alone, each row by itself, whatever the unit is."""
         ends = np.cumsum([SIZES[name] for name in self.modalities])[:-1]
         parts = zip(self.modalities, np.split(values, ends, axis=1), strict=True)
         scale = (self.arrays[CENTER], self.arrays[DEVIATION]) if "voice" in self.modalities else None
         return np.hstack([placed(part, scale if name == "voice" else None) for name, part in parts])
 
     def network(self) -> UnlearntNet:
-        """As it was sent, with the reversal at its full strength."""
+        """The network that was sent, with the reversal at its full strength."""
         return network_of(partial(UnlearntNet, self.modalities, self.strength, is_folded=True), self.arrays)
 
     def is_usable(self, sex: str | None) -> bool:
@@ -111,12 +111,12 @@ class UnlearntEncoder(FederatedEncoder):
         return torch.tensor(rows, dtype=torch.float32)
 
     def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Of emotion and of sex."""
+        """Losses of emotion and of sex."""
         return losses(outputs, targets)
 
 
 class UnlearntTraining(SiteTraining):
-    """From the public branches to those of all sites."""
+    """Training from the public branches to those of all sites."""
 
     learning_rate = 0.1
     least_signal = 0.5  # noise is on all weights, and wrecks a network before it hides one array
@@ -132,11 +132,11 @@ class UnlearntTraining(SiteTraining):
     @property
     @abstractmethod
     def strength(self) -> float:
-        """Of the reversal."""
+        """Strength of the reversal."""
 
     @abstractmethod
     def public_clips(self) -> PublicClips:
-        """Of the public people, with all of the modalities."""
+        """Clips of the public people, with all of the modalities."""
 
     def first_arrays(self, public: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """The public branches, and heads that were trained afresh behind them."""
@@ -193,7 +193,7 @@ _HEADS = {"emotion": len(EMOTIONS), "sex": len(SEXES)}
 
 
 def _head(modalities: int, attribute: str) -> nn.Module:
-    """As `UnlearntNet` has it."""
+    """A head as in `UnlearntNet`."""
     from torch import nn
 
     width, classes = modalities * WIDTH, _HEADS[attribute]
@@ -202,7 +202,7 @@ def _head(modalities: int, attribute: str) -> nn.Module:
 
 @cache
 def _names(modality: Modality) -> tuple[str, ...]:
-    """Of the arrays of a branch."""
+    """Names of the arrays of a branch."""
     return tuple(array_rules(BRANCHES[modality]))
 
 

@@ -49,9 +49,9 @@ class Seen(NamedTuple):
     """Points of a head over a clip."""
 
     places: Values
-    """In pixels (right, down), [frames, points, 2]."""
+    """Places of the points in pixels (right, down), [frames, points, 2]."""
     slopes: Values
-    """By identity, channels and pose, [frames, points, 2, components + channels + 6]."""
+    """Derivatives by identity, channels and pose, [frames, points, 2, components + channels + 6]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +159,7 @@ class HeadModel:
         return cls(vertices=vertices, channels=np.stack(moves), turn=turn * turn * (3 - 2 * turn), **learned)
 
     def to_arrays(self, prefix: str) -> dict[str, npt.NDArray[Any]]:
-        """As named arrays, without what the head asset has."""
+        """The model as named arrays, without those of the head asset."""
         arrays = {prefix + name: np.asarray(getattr(self, name), np.float32) for name in ("rest", "usual", "spread")}
         arrays[prefix + "identity"] = self.identity.astype(np.float16)
         return arrays | {prefix + "vertices": self.vertices.astype(np.int32)}

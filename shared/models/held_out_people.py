@@ -20,7 +20,7 @@ from moretta.shared.models.replacement_autoencoder import SEXES
 FEWEST = 3
 """People of each sex: two are trained on, and one is held out."""
 FEWEST_CLIPS = 4
-"""Of a person: one in four is set aside, and half of those of a held-out person train the fresh reader."""
+"""Fewest clips of a person: one in four is set aside, and half of a held-out person's train the fresh reader."""
 Attribute = Literal["speaker", "sex"]
 ATTRIBUTES: tuple[Attribute, ...] = get_args(Attribute)
 Labels = npt.NDArray[np.int64]
@@ -33,7 +33,7 @@ class People(NamedTuple):
     values: Values
     """[n, ...] of each clip."""
     person: Labels
-    """From 0 on, among these people."""
+    """Number of each clip's person among these people, from 0 on."""
     sex: Labels
     """Index in `SEXES`."""
     emotion: Labels
@@ -41,7 +41,7 @@ class People(NamedTuple):
 
     @classmethod
     def of(cls, rows: PublicRows, mine: npt.NDArray[np.bool_]) -> Self:
-        """Those of some rows."""
+        """The clips of some rows."""
         _, person = np.unique(rows.person[mine], return_inverse=True)
         sex = (rows.sex[mine] == SEXES[1]).astype(np.int64)
         return cls(rows.values[mine], person.astype(np.int64), sex, rows.emotion[mine])

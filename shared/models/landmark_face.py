@@ -29,14 +29,14 @@ from moretta.shared.models.network_arrays import array_rules, arrays_of, network
 from moretta.shared.study.public_arrays import Rule, Rules, named
 
 SIDE = 64
-"""Of the pictures, in pixels."""
+"""Side of the pictures, in pixels."""
 MODES = 24
 """Main directions of the public person's points."""
 _VALUES = 2 * COUNT
 _LEAK = 0.1
 _WIDTH = 256
 _CHANNELS = (96, 64, 48, 32)
-"""Of maps of 4, 8, 16 and 32 pixels a side."""
+"""Channels of maps of 4, 8, 16 and 32 pixels a side."""
 _BATCH = 8
 _SPREAD = 0.1
 """About the deviation of a person's normalized points; layers see points from the public person's mean, by it."""
@@ -96,7 +96,7 @@ class LandmarkFigures(NamedTuple):
     before: float
     """Distance of a stranger's measured points from those of the public person who does the same."""
     after: float
-    """The same of converted points."""
+    """This distance for converted points."""
     picture: float
     """Mean absolute difference of pictures of the public person's own points from the truth, of values in 0 to 1."""
 
@@ -131,12 +131,12 @@ class LandmarkFace:
 
     @classmethod
     def of(cls, encoder: PointLayers, decoder: PointLayers, drawer: Drawer, shape: PointModes) -> Self:
-        """Of trained networks, without figures and public measures: see `finished`."""
+        """The arrays of trained networks, without figures and public measures: see `finished`."""
         networks = {**arrays_of(encoder, ENCODER), **arrays_of(decoder, DECODER), **arrays_of(drawer, DRAWER)}
         return cls({**networks, MEAN: shape.mean.astype(np.float32), MODE: shape.modes.astype(np.float32)})
 
     def with_converter(self, encoder: PointLayers, decoder: PointLayers) -> Self:
-        """The same with another converter, which figures and public measures do not fit."""
+        """A copy with another converter; its figures and public measures must be made anew."""
         return type(self)({**self.arrays, **arrays_of(encoder, ENCODER), **arrays_of(decoder, DECODER)})
 
     def finished(self, measures: PublicMeasures, figures: LandmarkFigures) -> Self:
@@ -146,7 +146,7 @@ class LandmarkFace:
 
     @property
     def figures(self) -> LandmarkFigures:
-        """Of drawn people."""
+        """Figures on drawn people."""
         return LandmarkFigures(*self.arrays[FIGURES].tolist())
 
     @cached_property
@@ -195,7 +195,7 @@ class PointModes:
 
     @classmethod
     def of(cls, points: Float32) -> Self:
-        """Of normalized points [n, 98, 2] of the public person."""
+        """Modes of normalized points [n, 98, 2] of the public person."""
         rows = np.asarray(points, np.float64).reshape(-1, _VALUES)
         mean = rows.mean(axis=0)
         _, lengths, directions = np.linalg.svd(rows - mean, full_matrices=False)

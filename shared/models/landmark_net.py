@@ -21,7 +21,7 @@ EYES = (55.5, 42.0)
 MODES = 96
 """Directions in which the places of all points vary together."""
 SMALLEST, LARGEST = -6.0, 0.0
-"""Of the logarithm of a standard deviation in decimetres: 0.25 mm to 1 dm."""
+"""Bounds of the logarithm of a standard deviation in decimetres: 0.25 mm to 1 dm."""
 _WIDTHS = (24, 48, 96, 128)
 _HIDDEN = 192
 _DIVISOR = 16  # SIDE pixels become 7

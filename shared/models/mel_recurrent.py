@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from moretta.shared.core.array_types import Float32
 
 BANDS, STEPS = 48, 256
-"""Of 10 ms each: the middle 2.56 s."""
+"""Mel bands, and steps of 10 ms: the middle 2.56 s."""
 FLOOR = 1e-6
-"""Of the power in a band: silence, and what short clips are padded with."""
+"""Smallest power in a band: that of silence, with which short clips are padded."""
 _WIDTHS, _RECURRENT = (16, 32, 48, 64), 64
 _COARSE = 2
 """Steps of 10 ms that the federated network sees as one."""

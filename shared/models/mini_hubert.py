@@ -30,7 +30,7 @@ UNITS = 64
 EMBEDDED_LAYER = 2
 """Transformer layer whose mean is the embedding, counted from 1."""
 MASK_SHARE, MASK_FRAMES = 0.08, 10
-"""Of frames that begin a masked span, and how long it is: 0.2 s."""
+"""Share of frames that begin a masked span, and the length of a span: 0.2 s."""
 FRAME_LIMIT = 5.0
 """In public standard deviations."""
 PREFIX = "voice/hubert/"

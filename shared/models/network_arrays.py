@@ -19,7 +19,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @cache
 def array_shapes(make: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]:
-    """Of the arrays of the network that `make` gives, by name; no random number is drawn for it."""
+    """Shapes of the arrays of the network that `make` gives, by name; no random number is drawn."""
     with torch.device("meta"):
         return {name: tuple(tensor.shape) for name, tensor in make().state_dict().items()}
 

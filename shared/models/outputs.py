@@ -26,7 +26,7 @@ Rows = dict[str, npt.NDArray[np.float64]]
 Inputs = Mapping[Modality, tuple[Sequence[str], npt.NDArray[np.float32]]]
 """The clips that have a modality, and what its model takes of them, float32 [clips, ...]."""
 _LEAST_LOG = -1e4
-"""Of a probability: what is computed with it further stays finite."""
+"""Smallest logarithm of a probability, so that further results stay finite."""
 _LEAST = 1e-37
 """Probability whose logarithm float32 still holds."""
 

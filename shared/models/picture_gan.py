@@ -53,7 +53,7 @@ class Adversary:
         self._descent = Descent(network.parameters(), steps, rate)
 
     def losses(self, real: Tensor, made: Tensor) -> Fooled:
-        """Of made pictures, beside the real ones that they should be. The discriminator learns nothing from it."""
+        """Losses of made pictures, beside the real ones. They do not train the discriminator."""
         for weights in self._network.parameters():
             weights.requires_grad_(False)
         wanted, _ = self._network(real)

@@ -29,7 +29,7 @@ TARGETS = 24
 PREFIX = "voice/transformer/"
 CENTER, DEVIATION, VOICES, FIGURES = (PREFIX + name for name in ("center", "deviation", "voices", "figures"))
 LEAST_VARIATION = 0.3
-"""Of predictions for one target, as a share of that of true clones: a constant hides perfectly, and says nothing."""
+"""Smallest variation of predictions for one target, as a share of that of true clones: a constant is of no use."""
 _LARGEST = 1e6
 
 
@@ -75,13 +75,13 @@ class TransformerFigures:
     speaker: float
     """Balanced accuracy of the stronger of two fresh readers of who the source was, in what is released."""
     speaker_originals: float
-    """The same in originals."""
+    """Balanced accuracy of the stronger of these readers in originals."""
     speaker_chance: float
     """One over the number of voices."""
     emotion: float
     """Balanced accuracy of a fresh reader of the emotion in what is released; of voices it was not trained on."""
     emotion_originals: float
-    """The same of originals."""
+    """Balanced accuracy of a fresh reader of the emotion in originals."""
 
     def faults(self) -> tuple[str, ...]:
         """Reasons not to believe that anything was hidden, or that anything is left; empty if there are none."""
@@ -146,13 +146,13 @@ class PrivacyTransformer:
         )
 
     def on_scale_of(self, embeddings: npt.NDArray[Any]) -> Self:
-        """The same for clips like those of public embeddings [n, d]: recordings lie elsewhere than synthetic voices."""
+        """A copy for clips like those of public embeddings [n, d]: recordings lie elsewhere than synthetic voices."""
         center, deviation = scale_of(np.asarray(embeddings, np.float64))
         return type(self)({**self.arrays, CENTER: center, DEVIATION: deviation})
 
     @property
     def figures(self) -> TransformerFigures:
-        """Of synthetic voices."""
+        """Figures on synthetic voices."""
         return TransformerFigures.from_array(self.arrays[FIGURES])
 
     @cached_property
@@ -179,5 +179,5 @@ _NETS: dict[int, partial[TransformerNet]] = {}
 
 
 def _nets(width: int) -> partial[TransformerNet]:
-    """The same object for the same width: rules are looked up by it."""
+    """Maker of networks of this width. Equal widths give the same object, by which rules are looked up."""
     return _NETS.setdefault(width, partial(TransformerNet, width))

@@ -90,11 +90,11 @@ class RdalFigures(NamedTuple):
     """Figures of the trained networks, measured on public people."""
 
     hidden: AdversaryFigures
-    """In the loop of unseen clips of people who were trained on; fresh of people who were held out."""
+    """Readers of the hidden attribute: in the loop on unseen clips of training people, fresh ones on held-out ones."""
     kept: float
     """Balanced accuracy on held-out people of the classifier in the loop, of emotion."""
     verifier_loss: float
-    """Of the fresh verifier at that epoch, in units of a guess: 1 where it finds nothing, 0 if there was none."""
+    """Loss of the fresh verifier at that epoch, in units of a guess: 1 where it finds nothing, 0 without a verifier."""
     epoch: int
     """Epoch after which the weights were taken."""
 
@@ -149,7 +149,7 @@ class Rdal:
 
     @property
     def figures(self) -> RdalFigures:
-        """Of public people."""
+        """Figures on public people."""
         return RdalFigures.from_array(self.arrays[FIGURES])
 
     @cached_property

@@ -26,7 +26,7 @@ from moretta.shared.models.train_rdal import Examples, Fitted, RdalTask, codes_o
 from moretta.shared.study.public_arrays import PUBLIC_SEED
 
 SEED = derive(PUBLIC_SEED, "rdal")
-"""Of what is sent to sites: of weights, order, synthetic voices, and the people who are held out. Not secret."""
+"""Seed of weights, order, synthetic voices and the choice of held-out people. Not secret."""
 MASK_VOICES, MASK_UTTERANCES, MASK_EPOCHS = 12, 48, 10
 _MASK_FRAMES = 64
 BATCH = 16

@@ -94,7 +94,7 @@ class ReplacementNet(nn.Module):
 
 
 def weight_shapes() -> dict[str, tuple[int, ...]]:
-    """Of the network's arrays, by name."""
+    """Shapes of the network's arrays, by name."""
     return array_shapes(ReplacementNet)
 
 
@@ -111,7 +111,7 @@ def losses(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def scale_of(values: Floats) -> Scale:
-    """Of public values [n, d]: no deviation is less than `MIN_SPREAD`."""
+    """Mean and deviation of public values [n, d]: no deviation is less than `MIN_SPREAD`."""
     spread = np.maximum(values.std(axis=0), MIN_SPREAD)
     return values.mean(axis=0).astype(np.float32), spread.astype(np.float32)
 
@@ -160,7 +160,7 @@ class ReplacementAutoencoder:
 
     @property
     def figures(self) -> AdversaryFigures:
-        """Of held-out public people."""
+        """Figures on held-out public people."""
         return AdversaryFigures.from_array(self.arrays[FIGURES][:-1], classes=len(SEXES))
 
     @property
@@ -175,11 +175,11 @@ class ReplacementAutoencoder:
 
     @property
     def rounds(self) -> int:
-        """Of training at the sites; 0 means that it was trained on public speech alone."""
+        """Rounds of training at the sites; 0 means that it was trained on public speech alone."""
         return int(self.arrays[ROUNDS][0])
 
     def network(self, strength: float = 0.0) -> ReplacementNet:
-        """As a network."""
+        """The arrays as a network."""
         return network_of(partial(ReplacementNet, strength), self.arrays, PREFIX)
 
     def places(self, values: npt.NDArray[Any]) -> Floats:

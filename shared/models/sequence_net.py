@@ -80,7 +80,7 @@ class Varying:
     stretch: float = 0.0
     """How much faster or slower half of the examples become at most, as a share."""
     bands: int = 0
-    """Of mel bands alone: by how many they are moved at most."""
+    """Largest shift of mel bands, in bands; 0 for other inputs."""
 
     def __call__(self, batch: Float32, rng: np.random.Generator) -> Float32:
         """A varied copy of [n, coefficients, steps]; what is masked takes the mean of its example's coefficient."""

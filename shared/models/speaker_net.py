@@ -120,7 +120,7 @@ class PublicSpeech:
         self.clips, self.emotions = [int(count) for count in counts], emotions
 
     def some(self, speakers: npt.NDArray[np.int64]) -> PublicSpeech:
-        """Of these people only."""
+        """The speech of these people only."""
         rows = np.isin(self.person.numpy(), speakers)
         places, person, emotion = (part.numpy()[rows] for part in (self.places, self.person, self.emotion))
         return PublicSpeech(places, person, emotion, self.emotions)

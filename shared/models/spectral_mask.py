@@ -24,7 +24,7 @@ from moretta.shared.models.adversaries import batches
 WINDOW_SAMPLES, HOP_SAMPLES = 512, 320
 BINS, MELS = WINDOW_SAMPLES // 2 + 1, 64
 FRAMES = 160
-"""Of a clip that an encoder takes: 3.2 s, so that all have the same share of silence beside them."""
+"""Frames of an encoder's input: 3.2 s, so that all clips have the same share of silence beside them."""
 CHANNELS = (4, 8, 16, 32, 64)
 _FLOOR, _RANGE_DECIBEL = 1e-10, 80.0
 _GROUPS, _KERNEL, _DROPOUT, _DROPPED = 4, 5, 0.5, 3

@@ -39,14 +39,14 @@ class TrainedAutoencoder:
     """The result, and how it came about."""
 
     model: Autoencoder
-    """On the CPU."""
+    """The trained model, on the CPU."""
     history: tuple[Epoch, ...]
     trained_on: int
     held_out: int
 
     @property
     def psnr(self) -> float:
-        """Of the last epoch, in dB, on pictures that were held out."""
+        """Peak signal-to-noise ratio of the last epoch, in dB, on held-out pictures."""
         return self.history[-1].psnr
 
 
@@ -169,7 +169,7 @@ def _batches(
 
 
 def _one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items; a thread makes the next one while the caller works on the last."""
+    """The items unchanged; a thread makes the next one while the caller works on the last."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)
         while (item := coming.result()) is not None:

@@ -36,7 +36,7 @@ from moretta.shared.pretrained.encoder import PretrainedEncoder
 from moretta.shared.study.public_arrays import PUBLIC_SEED
 
 SEED = derive(PUBLIC_SEED, "adversarial embedding")
-"""Of what is sent to sites: of weights, order, and the people who are held out. Not secret."""
+"""Seed of weights, order and the choice of held-out people. Not secret."""
 _MOST_PAIRED = 400
 """Clips whose pairs calibrate similarities."""
 
@@ -46,7 +46,7 @@ class EmbeddingTask:
     """How strongly speaker and sex are trained against."""
 
     strength: float
-    """Of both reversals at their end; 0 reverses nothing."""
+    """Strength of both reversals at their end; 0 reverses nothing."""
     epochs: int
 
 

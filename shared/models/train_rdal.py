@@ -43,7 +43,7 @@ class RdalTask:
     """How strongly an adversary is trained against, and how often it is replaced."""
 
     strength: float
-    """Of the reversal at its end; 0 reverses nothing."""
+    """Strength of the reversal at its end; 0 reverses nothing."""
     epochs: int
     """At most."""
     replaced_every: int = 5
@@ -60,9 +60,9 @@ class Examples(NamedTuple):
     places: Tensor
     """[n, 64, t], mel bands in public standard deviations."""
     kept: Labels
-    """[n], from 0 on."""
+    """Labels of the kept attribute, [n], from 0 on."""
     hidden: Labels
-    """The same."""
+    """Labels of the hidden attribute, [n], from 0 on."""
 
 
 class Check(NamedTuple):
@@ -83,7 +83,7 @@ class Fitted(NamedTuple):
     epoch: int
     """After which its weights were taken."""
     checks: tuple[Check, ...] = ()
-    """Of all verifiers."""
+    """Figures of all verifiers."""
 
 
 def fitted(known: Examples, checked: Examples, task: RdalTask, *, seed: int) -> Fitted:

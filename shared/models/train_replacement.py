@@ -46,7 +46,7 @@ from moretta.shared.models.replacement_autoencoder import (
 from moretta.shared.study.public_arrays import PUBLIC_SEED
 
 SEED = derive(PUBLIC_SEED, "replacement autoencoder")
-"""Of what is sent to sites: of weights, order, donors, and the people who are held out. Not secret."""
+"""Seed of weights, order, donors and the choice of held-out people. Not secret."""
 BATCH, RATE, READER_RATE = 64, 1e-3, 3e-3
 """Rates of Adam; the classifier of sex learns faster, or the encoder outruns it and both swing."""
 WARM_UP = 0.1
@@ -94,7 +94,7 @@ class PublicSplit(NamedTuple):
         return cls(places, rows.emotion[used], sex, is_held[used], scale)
 
     def some(self, *, held_out: bool) -> PublicSplit:
-        """Of those who are held out, or of the others."""
+        """The speech of held-out people, or of the others."""
         mine = self.is_held_out == held_out
         return self._replace(
             places=self.places[mine], emotion=self.emotion[mine], sex=self.sex[mine], is_held_out=self.is_held_out[mine]

@@ -71,7 +71,7 @@ class Clones(NamedTuple):
     """[utterances]"""
 
     def codes(self, places: Floats) -> Floats:
-        """For each clip the mean of the other clips of its voice, [utterances, together, d]."""
+        """Mean of the other clips of each clip's voice, [utterances, together, d]."""
         rows, voice = places.reshape(-1, places.shape[-1]), self.voice.ravel()
         total, count = np.zeros((int(voice.max()) + 1, rows.shape[1])), np.bincount(voice)
         np.add.at(total, voice, rows)

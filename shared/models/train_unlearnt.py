@@ -52,7 +52,7 @@ from moretta.shared.models.unlearnt_inputs import PublicClips
 from moretta.shared.study.public_arrays import LEAST_SPREAD, PUBLIC_SEED
 
 SEED = derive(PUBLIC_SEED, "unlearnt gender")
-"""Of what is sent to sites: of weights, order, and the people who are held out. Not secret."""
+"""Seed of weights, order and the choice of held-out people. Not secret."""
 BATCH, RATE, MOMENTUM = 32, 5e-2, 0.8
 """Of gradient descent on the branches, whose rate falls to 0. Steps in proportion to the gradient matter: with those of
 Adam the branches overshoot what the classifier of sex has just learned, and write sex into the embedding."""
@@ -64,9 +64,9 @@ WARM_UP = 0.1
 HIDDEN = 0.25
 """Share of the clips of which one of two modalities is hidden, so that each embedding can be read alone."""
 _BANDS_STRETCHED, _STEPS_STRETCHED, _STEPS_MOVED = 0.15, 0.15, 0.08
-"""Of voices, as shares; the last of half a clip."""
+"""Largest changes of voices, as shares; the last is a share of half a clip."""
 _TURNED, _SCALED, _MOVED = 0.1, 0.08, 0.08
-"""Of faces: radians, a share, and half sides."""
+"""Largest changes of faces: radians, a share, and half sides."""
 _COLOUR, _NOISE = 0.3, 0.2
 """Deviations, of values whose own is 1."""
 Labels = npt.NDArray[np.int64]
@@ -86,7 +86,7 @@ class UnlearntTask:
     """How strongly gender is unlearnt."""
 
     strength: float
-    """Of the reversal at its end; 0 unlearns nothing."""
+    """Strength of the reversal at its end; 0 unlearns nothing."""
     epochs: int
 
 
@@ -120,7 +120,7 @@ class Split(NamedTuple):
         return cls(places, people.emotion[used], sex, is_held[used], scale)
 
     def some(self, *, held_out: bool) -> Split:
-        """Of those who are held out, or of the others."""
+        """The clips of held-out people, or of the others."""
         mine = self.is_held_out == held_out
         places = {name: rows[mine] for name, rows in self.places.items()}
         return Split(places, self.emotion[mine], self.sex[mine], self.is_held_out[mine], self.scale)
@@ -252,7 +252,7 @@ _VARIED = {"voice": _varied_voices, "face": _varied_faces}
 
 
 def _partly_hidden(embeddings: Mapping[Modality, Tensor]) -> dict[Modality, Tensor]:
-    """Of some clips one of two modalities becomes zeros."""
+    """The embeddings, with zeros for one of two modalities in some clips."""
     if len(embeddings) == 1:
         return dict(embeddings)
     count = len(next(iter(embeddings.values())))

@@ -28,7 +28,7 @@ from moretta.shared.models.voice_cycle import COEFFICIENTS, CycleFigures, Genera
 
 CROP = 128
 CLIPS = 300
-"""Of each pool, at most."""
+"""Most clips of each pool."""
 FEWEST = 20
 _TESTED = 10
 """One clip in so many is not trained on, and measured."""

@@ -86,12 +86,12 @@ class TrainingRun:
         )
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
         self.order = np.random.default_rng(options.seed)
-        """Of pictures and mirroring, and on the CPU of the corruption."""
+        """Randomness of the order of pictures and of mirroring; on the CPU also of the corruption."""
         self.corruption = torch.Generator(device).manual_seed(options.seed)
-        """On a GPU."""
+        """Randomness of the corruption on a GPU."""
         self.history: list[Epoch] = []
         self.losses: list[float | Tensor] = []
-        """Of the batches of this epoch."""
+        """Losses of the batches of this epoch."""
         self.epoch_start = self.generators()
 
     def generators(self) -> tuple[dict[str, Any], Tensor]:
@@ -114,7 +114,7 @@ class Checkpoint:
 
     @classmethod
     def of(cls, path: Path, options: TrainOptions, pictures: Pictures, training: TrainingRun) -> Self:
-        """For a training on these pictures; nothing is read or written."""
+        """The state of a training on these pictures; nothing is read or written."""
         content = hashlib.sha256(pictures.data).hexdigest()
         facts = {"pictures": content, "device": training.device.type, "precision": training.precision}
         return cls(path, {**asdict(options), **facts})

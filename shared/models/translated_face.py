@@ -42,7 +42,7 @@ WIDTH = 16
 """Channels of the first level of networks."""
 _FRAME = (320, 240)
 _FRAMED = 0.75
-"""Of the side of the usual square around a face: hair and walls are left out, and faces move by more pixels."""
+"""Share of the side of the usual square around a face: hair and walls are left out, and faces move by more pixels."""
 _POSE = (0.16, 0.08, 0.05)
 _LIGHT: Vector = (0.25, 0.5, 1.0)
 _CLIP_FRAMES = 8

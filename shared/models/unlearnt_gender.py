@@ -29,9 +29,9 @@ from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
 Floats = npt.NDArray[np.float32]
 
 STEPS = 128
-"""Of 20 ms, from the middle of a clip."""
+"""Steps of 20 ms, from the middle of a clip."""
 PICTURES, SIDE = 6, 48
-"""Of a clip, and pixels of their sides."""
+"""Number of pictures of a clip, and pixels of their sides."""
 SIZES: dict[Modality, int] = {"voice": STEPS * MELS, "face": PICTURES * SIDE * SIDE}
 """Values of one clip, as a branch takes them."""
 WIDTH = 32
@@ -178,7 +178,7 @@ class UnlearntFigures(NamedTuple):
     emotion: float
     """Balanced accuracy of the network's own model of emotion, by this modality alone."""
     emotion_kept: float
-    """The same without reversal: what the reversal costs."""
+    """Balanced accuracy without reversal: the difference is the cost of the reversal."""
 
     @classmethod
     def size(cls) -> int:
@@ -241,7 +241,7 @@ class UnlearntEmbedding:
 
     @property
     def figures(self) -> UnlearntFigures:
-        """Of held-out public people."""
+        """Figures on held-out public people."""
         return UnlearntFigures.from_array(self._array("figures"))
 
     @property
@@ -251,7 +251,7 @@ class UnlearntEmbedding:
 
     @property
     def rounds(self) -> int:
-        """Of training at the sites; 0 means that it was trained on public people alone."""
+        """Rounds of training at the sites; 0 means that it was trained on public people alone."""
         return int(self._array("rounds")[0])
 
     def __call__(self, measured: npt.NDArray[Any]) -> Floats:

@@ -26,7 +26,7 @@ from moretta.shared.features.speaker_code import PublicRows
 from moretta.shared.models.unlearnt_gender import PICTURES, SIDE, STEPS, Floats
 
 FRAMES_PER_SECOND = 5.0
-"""Of public videos, from which the pictures are chosen."""
+"""Frames per second of public videos, from which the pictures are chosen."""
 _BATCH = 32
 _NO_CONTRAST = 1e-3
 

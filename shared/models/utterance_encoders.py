@@ -37,7 +37,7 @@ WIDTHS: Mapping[Tier, int] = {
     "statistics": len(MEASUREMENTS),
 }
 HUBERT_LAYER = 9
-"""Of twelve: emotion is read best from the upper middle layers (Pepino et al., Interspeech 2021, section 4)."""
+"""Layer of twelve: emotion is read best from the upper middle layers (Pepino et al., Interspeech 2021, section 4)."""
 SEED = derive(PUBLIC_SEED, "mini-hubert")
 
 

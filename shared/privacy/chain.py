@@ -74,7 +74,7 @@ class SignedHead(BaseModel):
     length: int = Field(ge=0)
     unix_time: int = Field(ge=0)
     certificate_der: str
-    """Of the key that signed: the server's TLS certificate at that time."""
+    """Certificate of the key that signed: the server's TLS certificate at that time."""
     signature: str
 
     def verify(self, ca: x509.Certificate) -> None:

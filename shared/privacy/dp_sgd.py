@@ -72,7 +72,7 @@ class SampledGaussian(Mechanism):
 
     @property
     def sensitivity(self) -> Sensitivity:
-        """In clipping norms: what the noise multiplier is relative to."""
+        """Sensitivity in clipping norms, the unit of the noise multiplier."""
         return Sensitivity(2.0 if self.moves else float(self.group), "L2")
 
     def renyi(self) -> Curve:
@@ -121,7 +121,10 @@ def rdp_of_step(noise_multiplier: float, rate: float, orders: tuple[float, ...] 
 
 @lru_cache(maxsize=64)
 def _moving_rdp(noise_multiplier: float, rate: float) -> Curve:
-    """From one vector to none and from none to another, by the weak triangle inequality (Mironov, CSF 2017, cor. 4)."""
+    """Loss from one vector to none and from none to another, by the weak triangle inequality.
+
+    Source: Mironov, CSF 2017, corollary 4.
+    """
     orders = np.asarray(ORDERS)
     away = rdp_of_step(noise_multiplier, rate, tuple(2 * orders))
     back = rdp_of_step(noise_multiplier, rate, tuple(2 * orders - 1))

@@ -56,7 +56,7 @@ class LaplaceVector(Mechanism):
 
     @property
     def sensitivity(self) -> Sensitivity:
-        """In scales of the noise."""
+        """Sensitivity in scales of the noise."""
         return Sensitivity(self.pure_epsilon, "L1")
 
     @property

@@ -26,7 +26,7 @@ ORDERS: tuple[float, ...] = (
     *(float(order) for order in range(12, 64)),
     *(72.0, 96.0, 128.0, 192.0, 256.0, 512.0, 1024.0),
 )
-"""Those of Opacus' own accountant, larger ones for small losses, and smaller ones for losses in the thousands."""
+"""Orders of Opacus' own accountant, larger ones for small losses, and smaller ones for losses in the thousands."""
 _LOG_ERROR = 1e-11
 """Of the logarithm of a moment, computed in float64 by sums of up to a thousand terms, each of which is known to about
 1e-12, and cut off at 1e-13."""
@@ -63,7 +63,7 @@ class Mechanism(ABC):
 
     @property
     def sensitivity(self) -> Sensitivity:
-        """In the units of the vector, in scales of the noise, in clipping norms, or in choices."""
+        """Sensitivity in the units of the vector, in scales of the noise, in clipping norms, or in choices."""
         return Sensitivity(float(getattr(self, self.grows)), self.norm)
 
     @property
@@ -84,7 +84,7 @@ class Mechanism(ABC):
         return epsilon_of(self.renyi(), delta=delta, pure=self.pure_epsilon)
 
     def record(self) -> dict[str, Any]:
-        """As a ledger keeps it: plain JSON."""
+        """The mechanism as plain JSON values, as a ledger keeps it."""
         return {"kind": self.kind, **{f.name: getattr(self, f.name) for f in fields(self)}}
 
 
@@ -159,12 +159,12 @@ class Pure(Mechanism):
 
     @property
     def sensitivity(self) -> Sensitivity:
-        """As far as a guarantee without a mechanism has one."""
+        """Sensitivity, as far as a guarantee without a mechanism has one."""
         return Sensitivity(1.0, "choice")
 
     @property
     def pure_epsilon(self) -> float:
-        """As stated."""
+        """The stated epsilon."""
         return self.total
 
     def renyi(self) -> Curve:

@@ -46,7 +46,7 @@ class NoiseSource(ABC):
 
     @abstractmethod
     def private_normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
-        """The same, for values that a guarantee rests on: see `_DRAWS`."""
+        """Normal noise for values that a guarantee rests on: see `_DRAWS`."""
 
 
 class SystemNoise(NoiseSource):
@@ -104,7 +104,7 @@ class SeededNoise(NoiseSource):
         return scale * self._generator.standard_normal(shape)
 
     def private_normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
-        """As `normal`: who knows the seed needs no attack."""
+        """See `normal`: an attacker with the seed needs no attack."""
         return self.normal(scale, shape)
 
 

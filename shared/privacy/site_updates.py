@@ -107,7 +107,7 @@ class SitePlan:
     curious_sites: int
     """0 where the server adds the noise: no site knows of it."""
     rounds: int
-    """Of all models together."""
+    """Rounds of all models together."""
 
     @property
     def sigma(self) -> float:
@@ -121,11 +121,11 @@ class SitePlan:
         return self.sigma / math.sqrt(self.min_sites - self.curious_sites)
 
     def loss(self, rounds: int) -> SiteGaussian:
-        """Of one site, by so many rounds in which it took part."""
+        """Loss of one site by so many rounds in which it took part."""
         return SiteGaussian(noise_multiplier=self.noise_multiplier, rounds=rounds)
 
     def loss_of_share(self, rounds: int) -> SiteGaussian:
-        """The same for whoever sees the site's update by itself, under its own share of the noise."""
+        """Loss towards an observer of the site's single update, under the site's own share of the noise."""
         return SiteGaussian(noise_multiplier=self.share / self.clipping_norm, rounds=rounds)
 
 

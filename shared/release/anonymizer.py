@@ -233,7 +233,7 @@ class Anonymizer(ABC):
 
 
 def no_bound(why: str = "the anonymizer guarantees nothing") -> Losses:
-    """Of the clip and of the speaker."""
+    """Losses without a bound, of the clip and of the speaker."""
     return {unit: (Unbounded(unit=unit, why=why),) for unit in LEDGER_UNITS}
 
 

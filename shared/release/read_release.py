@@ -64,7 +64,7 @@ class Release:
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """Those of which any clip was released, voice first."""
+        """Modalities of which any clip was released, voice first."""
         return tuple(m for m in MODALITIES if any(getattr(clip, m) is not None for clip in self.clips))
 
     @cached_property

@@ -38,7 +38,7 @@ MAX_CODEBOOK = 65_536
 MAX_CODE = 2_048
 """Values in one code."""
 MAX_FILES = 10_000
-"""Of one release."""
+"""Most files of one release."""
 MAX_CLIPS = 1_000_000
 MAX_CLIP_LINE = 1_024
 """Bytes of one line of the clip list."""

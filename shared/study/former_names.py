@@ -67,9 +67,9 @@ RENAMED_KEYS = {
 RENAMED_ANONYMIZERS = {"emotion-words": "emotion-label-rr", "speaker-normalised": "speaker-normalized"}
 """Also in policies, on ledgers and in releases that were made before."""
 RENAMED_PARAMETERS = {"words_from": "labels_from", "word_epsilon": "label_epsilon"}
-"""Of an anonymizer, in the statement of a release."""
+"""Former -> present parameter of an anonymizer, in the statement of a release."""
 RENAMED_RULES = {"max_word_epsilon": "max_label_epsilon"}
-"""Of `[mechanisms]` in a policy."""
+"""Former -> present rule of `[mechanisms]` in a policy."""
 
 
 def with_current_names(content: Mapping[str, Any], *, source: str) -> dict[str, Any]:

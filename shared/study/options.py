@@ -50,7 +50,7 @@ class Options(Section):
         return {name: value for name in type(self).model_fields if isinstance(value := getattr(self, name), Path)}
 
     def without_paths(self) -> Self:
-        """The same options without these."""
+        """The options without these files and folders."""
         return self.model_copy(update=dict.fromkeys(self.paths()))
 
     def site_training(self) -> SiteTrainingPlan | None:
@@ -204,7 +204,7 @@ FLAT_KEYS: dict[Modality, dict[str, Any]] = {
 }
 """Keys that stood in [voice] and [face] themselves, with their defaults. Now they are options of an anonymizer."""
 _BUDGET_PRESETS = ("dp-clip", "dp-speaker")
-"""Of `voice.preset`: these chose the anonymizer `clip-quantizer` where the study named none."""
+"""Values of `voice.preset` that chose the anonymizer `clip-quantizer` where the study named none."""
 
 
 def _without_flat_keys(modality: Modality, content: dict[str, Any], name: str) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from moretta.shared.core.errors import StudyError
 from moretta.shared.study.schema import Study
 
 PUBLIC_SEED = 1
-"""Of everything that is made of public data: studies that differ in their seed alone share it."""
+"""Seed of everything that is made of public data: studies that differ in their seed alone share it."""
 LEAST_SPREAD = 0.5e-3
-"""Of what is divided by: public deviations are 1e-3 at least, as float32."""
+"""Smallest divisor: public deviations are 1e-3 at least, as float32."""
 MAX_VALUES = 2**28
 OF_ATTACKER = "attacker/"
 """Begins the names of arrays that an attacker has learned; no anonymizer takes them."""
@@ -64,17 +64,17 @@ def check_public(arrays: Mapping[str, Array], rules: Rules) -> None:
 
 
 def without_attackers(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Those of the anonymizers."""
+    """The arrays of the anonymizers alone."""
     return {name: array for name, array in arrays.items() if not name.startswith(OF_ATTACKER)}
 
 
 def taken(arrays: Mapping[str, Array], rules: Rules) -> list[Array]:
-    """Those that the rules name, checked and in their order; others are not looked at. Errors: see `check_public`."""
+    """The arrays that the rules name, checked and in their order; others are ignored. Errors: see `check_public`."""
     return list(named(arrays, rules).values())
 
 
 def named(arrays: Mapping[str, Array], rules: Rules) -> dict[str, Array]:
-    """The same with their names."""
+    """The arrays that the rules name, checked, by name. Errors: see `check_public`."""
     if missing := [name for name, rule in rules.items() if name not in arrays and not rule.optional]:
         raise StudyError(
             f"public arrays without {', '.join(missing)}",

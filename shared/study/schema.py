@@ -40,9 +40,9 @@ class Study(Section):
     """A whole study. Every field has a default, so an empty file is a study."""
 
     name: str = Field(default="moretta", pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")
-    """Of the study, in its report."""
+    """Name of the study, in its report."""
     seed: int = Field(default=1, ge=0, lt=2**31)
-    """Of every random choice but privacy noise in deployment."""
+    """Seed of every random choice but privacy noise in deployment."""
     labels: Literal["intended", "vote"] = "intended"
     """CREMA-D's labels: the emotion that was acted, or the one that listeners voted for."""
     classes: Classes = EMOTIONS
@@ -166,7 +166,7 @@ class Study(Section):
 
     @property
     def trained_modalities(self) -> tuple[Modality, ...]:
-        """Those whose encoder sites train together before they release; there is one encoder."""
+        """Modalities whose encoder sites train together before they release; there is one encoder."""
         return tuple(m for m in self.modalities if self.section(m).site_training() is not None)
 
     @property

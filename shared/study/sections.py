@@ -47,7 +47,7 @@ def _anchored(path: Path, info: ValidationInfo) -> Path:
 
 
 def _by_key(content: dict[str, Any]) -> dict[str, Any]:
-    """In one order, so that a study has one digest however its keys were written or carried."""
+    """Keys in one order, so that the order in a file or message does not change the study's digest."""
     return dict(sorted(content.items()))
 
 
@@ -77,7 +77,7 @@ class TrainSection(Section):
     """`[train]`: federated training of the emotion models."""
 
     rounds: int = Field(default=10, ge=1, le=10_000)
-    """Of each model."""
+    """Rounds of training of each model."""
     strategy: str = "FedAvg"
     """One of Flower's, by the name of its class."""
     strategy_options: Annotated[dict[str, float | int | bool], AfterValidator(_by_key)] = Field(default_factory=dict)
@@ -91,7 +91,7 @@ class TrainSection(Section):
     optimizer: OptimizerName = "sgd"
     """At the sites: plain SGD, or Adam, whose state stays there and starts anew each round."""
     learning_rate: Computable = 0.3
-    """Of the optimizer. Adam wants a hundredth of what SGD does."""
+    """Learning rate of the optimizer. Adam needs a hundredth of SGD's."""
     min_sites: int = Field(default=1, ge=1)
     """A stage or round with responses of fewer sites fails, and the run with it."""
     deadline_seconds: Positive = 3600.0
@@ -216,7 +216,7 @@ class AuditSection(Section):
     inference: bool = True
     """Attacks beyond identity: attributes, inversion, membership, updates, voice to face."""
     updates: bool = True
-    """Those on updates, as part of `inference`: the server keeps each site's last one for them."""
+    """Attacks on updates, as part of `inference`: the server keeps each site's last update for them."""
     evaluators: tuple[str, ...] = ()
     """Utility evaluators that run only where they are named, beside all others: they train a network, for minutes."""
     utility: bool = True
@@ -237,7 +237,7 @@ class RunSection(Section):
     """`[run]`: where networks compute. Sites never get it: what a site uses stands in its own `site.toml`."""
 
     device: DeviceName = "cpu"
-    """Of local training in a simulation, and of the attackers' networks in the server's audit."""
+    """Device of local training in a simulation, and of the attackers' networks in the server's audit."""
 
 
 class GateSection(Section):
@@ -246,12 +246,12 @@ class GateSection(Section):
     """
 
     max_top1: Fraction | None = None
-    """Of the strongest attacker, from one clip. None is twice chance, and at most halfway from chance to certainty:
-    less, for two people."""
+    """Largest top-1 of the strongest attacker, from one clip. None is twice chance, and at most halfway from chance to
+    certainty: less, for two people."""
     min_eer: Fraction | None = None
-    """Of the strongest attacker; 0.5 is chance. None is 0.35."""
+    """Smallest EER of the strongest attacker; 0.5 is chance. None is 0.35."""
     max_epsilon: Positive | None = None
-    """Of DP-SGD, for one unit, at any site. None is no limit."""
+    """Largest epsilon of DP-SGD, for one unit, at any site. None is no limit."""
 
     def top1_limit(self, chance: float | None) -> float | None:
         """Largest allowed top-1 of the strongest attacker; None where chance is unknown and no limit is set."""

@@ -50,7 +50,7 @@ holds of a crop or a mirrored frame. Only the failure of an attacker that has le
 def _trained_on_sequences(
     network: nn.Module, dimensions: int, schedule: Schedule, clips: ClipSet, seed: int, *, varied: bool
 ) -> Model:
-    """On MFCC or codes: random crops in training, the middle of each clip afterwards."""
+    """A model trained on MFCC or codes: random crops in training, the middle of each clip afterwards."""
     import torch
 
     from moretta.shared.models.sequence_net import Varying

@@ -254,7 +254,7 @@ class WithinClassEmbedder(Embedder):
 
 
 class HeadOn(WithinClassEmbedder):
-    """On the embeddings of an encoder used as it is: what its owner would do first against anonymization."""
+    """A head on the embeddings of an unchanged encoder: the first step of its owner against anonymization."""
 
     @classmethod
     def missing(cls) -> str | None:

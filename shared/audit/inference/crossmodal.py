@@ -76,7 +76,7 @@ class _Clips(NamedTuple):
     person: Integers
 
     def standardised(self, known: Integers) -> _Clips:
-        """By mean and spread of the people who are trained on."""
+        """The clips, standardised by mean and spread of the training people."""
         values = np.asarray(self.features, dtype=np.float64)
         train = values[np.isin(self.person, known)]
         spread = train.std(axis=0)

@@ -39,7 +39,7 @@ DECODERS_OF = {"voice": ("ridge", "mlp"), "face": ("conv",)}
 CONTEXT = 4
 """Frames on each side that a voice decoder sees: 90 ms in all."""
 MAX_FRAMES = 500
-"""Of a voice clip: 5 s."""
+"""Most frames of a voice clip: 5 s."""
 MAX_ROWS = {"voice": 20_000, "face": 600}
 """Frames that a decoder is trained on at most."""
 MAX_ENROLLED, MAX_TRIALS = 96, 72

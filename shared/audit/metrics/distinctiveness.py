@@ -21,9 +21,9 @@ class Dominance(NamedTuple):
     """Diagonal dominance of two similarity matrices of the same speakers."""
 
     original: float
-    """Of `oo`."""
+    """Diagonal dominance of `oo`."""
     attacked: float
-    """Of `pp` for the gain of distinctiveness, of `op` for de-identification."""
+    """Diagonal dominance of `pp` for the gain of distinctiveness, of `op` for de-identification."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Similarity:
     speakers: Int64
 
     def dominance(self, draws: Int64 | None = None) -> Dominance | None:
-        """Of all speakers, or of a resample of them; None if that has fewer than two."""
+        """Dominance over all speakers, or over a resample of them; None if that has fewer than two."""
         if len(self.speakers) < 2 or (draws is not None and (draws > 0).sum() < 2):
             return None
         return Dominance(diagonal_dominance(self.original, draws), diagonal_dominance(self.attacked, draws))

@@ -159,7 +159,7 @@ class Trials:
         return len(np.unique(self.enrol_speaker))
 
     def by_speaker(self) -> dict[int, Trials]:
-        """By the speaker of the trial; without those who have no mated or no non-mated trials."""
+        """Trials of each speaker; without speakers who have no mated or no non-mated trials."""
         own = ((int(s), self.of_speaker(s)) for s in np.unique(self.trial_speaker))
         return {speaker: part for speaker, part in own if part is not None}
 

@@ -13,7 +13,7 @@ from moretta.shared.audit.metrics.ties import Counts, TieGroups
 from moretta.shared.core.array_types import Float64
 
 _ROUNDING = 1e-9
-"""Of products that stand for whole numbers of trials."""
+"""Rounding error of products that stand for whole numbers of trials."""
 
 
 @metric_of_ties("eer", unit="rate", chance=0.5, private="high")

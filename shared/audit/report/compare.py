@@ -28,7 +28,7 @@ class Difference(Record):
 
     @property
     def meaning(self) -> str:
-        """In words, which of the two leaks more."""
+        """Sentence on which of the two leaks more."""
         if self.difference is None:
             return "no two people are in both, so nothing is known of the difference"
         if self.low is None or self.high is None or self.low <= 0 <= self.high:
@@ -74,7 +74,7 @@ def _measured(made: Difference, values: list[list[float]], seed: int) -> Differe
 
 
 def lines(differences: list[Difference]) -> list[str]:
-    """For the command line, one sentence each."""
+    """One sentence on each difference, for the command line."""
     found = []
     for d in differences:
         shown = [

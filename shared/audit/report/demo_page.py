@@ -42,7 +42,7 @@ class ShownClip:
     person: str
     before: ShownForm
     after: tuple[ShownForm, ...]
-    """In the order of the studies."""
+    """Releases in the order of the studies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class ComparedStudy:
 
     @property
     def anonymizers(self) -> Mapping[str, str]:
-        """By modality."""
+        """Name of the anonymizer of each modality."""
         study = self.report.run.study
         return {m: study[m]["anonymizer"] for m in ("voice", "face") if study[m]["enabled"]}
 
@@ -97,7 +97,7 @@ def identity_figures(report: Report) -> dict[str, Figure]:
 
 
 def emotion_state(figure: Figure) -> State:
-    """In words how far emotion is above chance, and the class of the page for that."""
+    """Words on how far emotion is above chance, and the class of the page for that."""
     if figure.low is None:
         return _UNKNOWN
     if not figure.above_chance:
@@ -106,7 +106,7 @@ def emotion_state(figure: Figure) -> State:
 
 
 def identity_state(figure: Figure) -> State:
-    """The same of re-identification. As in a report's verdict, an interval beyond the default limit passes not."""
+    """Words and class for re-identification. As in a report's verdict, an interval beyond the default limit fails."""
     limit = GateSection().top1_limit(figure.chance) or 0.0
     if figure.low is None or figure.high is None:
         return _UNKNOWN
@@ -197,5 +197,5 @@ def render_demo(studies: Sequence[ComparedStudy], clips: Sequence[ShownClip], *,
 def _cells(
     figures: Sequence[Mapping[str, Figure]], modality: str, state: Callable[[Figure], State]
 ) -> list[tuple[Figure, str, str] | None]:
-    """Of each study its figure, with the words and the class of its state; None where it has none."""
+    """Figure of each study, with the words and the class of its state; None where it has none."""
     return [(of[modality], *state(of[modality])) if modality in of else None for of in figures]

@@ -62,7 +62,7 @@ def identity_sentence(part: Headline, results: Sequence[Result] = (), *, without
 
 
 def emotion_sentence(tables: Mapping[Modality, EmotionTable]) -> str:
-    """In how many of ten clips emotion is recognised, by modality."""
+    """Sentence on how many of ten clips have their emotion recognised, by modality."""
     found = [f"{frequency(table.uar)} by {_EMOTION_BY.get(name, name)}" for name, table in tables.items()]
     chance = frequency(max(table.chance for table in tables.values()))
     return (

@@ -120,7 +120,7 @@ def _anonymizer(section: object) -> str | None:
 
 
 def _guarantees(report: Report) -> tuple[Guarantee, ...]:
-    """Of each mechanism and unit the site with the largest epsilon; none at all is larger than any."""
+    """Row with the largest epsilon of all sites, for each mechanism and unit; no guarantee counts as the largest."""
     worst: dict[tuple[str, str], PrivacyRow] = {}
     for row in sorted(tables.latest(report.privacy), key=lambda row: math.inf if row.epsilon is None else row.epsilon):
         worst[row.mechanism, row.unit] = row
@@ -138,6 +138,6 @@ def _guarantees(report: Report) -> tuple[Guarantee, ...]:
 
 
 def _inferred(report: Report) -> tuple[Inferred, ...]:
-    """Of each attack, modality, target and metric the one that finds most; invalid ones are left out."""
+    """Strongest result for each attack, modality, target and metric; invalid ones are left out."""
     names = Inferred.model_fields
     return tuple(Inferred(**{name: getattr(r, name) for name in names}) for r in strongest_of_each(report.inference))

@@ -29,7 +29,7 @@ _BINS = 30
 
 
 def strongest_by_scenario(results: Sequence[Result], scores: Mapping[Key, Trials], modality: str) -> dict[str, Result]:
-    """By scenario the valid attacker of the lowest EER whose scores are there; not the constant anchor."""
+    """Valid attacker with the lowest EER for each scenario, if its scores are there; not the constant anchor."""
     usable = [r for r in results if r.modality == modality and r.is_whole and r.metric == "eer"]
     found = {}
     for scenario in sorted({r.scenario for r in usable} - {"constant"}, key=wording.scenario_order):

@@ -171,7 +171,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
 
 
 def as_csv(rows: Sequence[SweepRow]) -> str:
-    """The same rows with a column for every key that is swept; empty is null, yes and no are `true` and `false`."""
+    """The rows as CSV, with a column for every key that is swept; null is empty, yes and no are `true` and `false`."""
     keys = list(dict.fromkeys(key for row in rows for key in row.settings))
     fields = [name for name in SweepRow.model_fields if name not in ("settings", "seeds")]
     headings, lines = [*fields[:3], *keys, "seeds", *fields[3:]], []

@@ -153,7 +153,7 @@ def evaluator_lines(results: Sequence[Result]) -> list[tuple[Result, tuple[Resul
 
 
 def content_lines(results: Sequence[Result]) -> list[tuple[Result, Result | None, Result]]:
-    """Of each figure beyond emotion: its first result, that on originals, and that on releases."""
+    """For each figure beyond emotion its first result, the one on originals, and the one on releases."""
     groups: dict[tuple[str, str, str], list[Result]] = {}
     for r in results:
         if r.target != "emotion":
@@ -255,7 +255,7 @@ def budget_tables(rows: Sequence[PrivacyRow]) -> Content:
 
 
 def trained_epsilon(rows: Sequence[PrivacyRow]) -> dict[str, str]:
-    """By site what DP-SGD has spent in the end, with the unit that it counts rounds for."""
+    """Final epsilon of DP-SGD at each site, with the unit that it counts rounds for."""
     spent = [row for row in latest(rows) if row.round is not None and row.epsilon is not None]
     return {row.site: f"{wording.epsilon(row.epsilon)} per {row.unit}" for row in sorted(spent, key=_epsilon)}
 

@@ -106,7 +106,7 @@ class ZooRow(Record):
     speakers: Count = 0
     clips: Count = 0
     figures: dict[str, ZooFigure]
-    """By the names of `COLUMNS`, all of its modality."""
+    """Figures by the names of `COLUMNS`, all of its modality."""
     faults: tuple[str, ...] = ()
     """Reasons to believe no figure of its adversary, by the statement."""
     failed: str = ""

@@ -30,7 +30,7 @@ from moretta.shared.pretrained.speaker_encoders import HubertEncoder, SelfSuperv
 
 EvaluatorKind = Literal["trained", "pretrained"]
 EMOTION_LAYER = 9
-"""Of twelve: emotion is read best from the upper middle layers (Pepino et al., Interspeech 2021, section 4)."""
+"""Layer of twelve: emotion is read best from the upper middle layers (Pepino et al., Interspeech 2021, section 4)."""
 _CHUNK = 16
 
 

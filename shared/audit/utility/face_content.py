@@ -29,7 +29,7 @@ from moretta.shared.core.array_types import Float32, Float64, Int64
 from moretta.shared.features.landmarks import FaceMesh
 
 FRAMES = 6
-"""Of a clip, evenly spread, that landmarks and pictures are compared in."""
+"""Frames of a clip, evenly spread, in which landmarks and pictures are compared."""
 NO_PICTURE = "codes were released: there is no picture in them"
 _COMPARED = "ignorant"
 _T = TypeVar("_T")

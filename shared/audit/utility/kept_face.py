@@ -50,7 +50,7 @@ def kept_movement(original: Float32, released: Float32) -> float:
 
 
 def _changes(points: Float32) -> Float64:
-    """From the clip's mean shape, in eye distances."""
+    """Differences from the clip's mean shape, in eye distances."""
     fixed = np.stack([laid_onto(shape, points[0]) for shape in points])
     mean = fixed.mean(axis=0)
     return np.asarray((fixed - mean) / max(eye_distance(mean.astype(np.float32)), 1e-6))

@@ -42,6 +42,6 @@ def compared(original: Float32, released: Float32) -> tuple[float, float, float]
 
 
 def _melody(hertz: Float32) -> Float64:
-    """In cents from the median."""
+    """Pitch in cents from the median."""
     cents = _CENTS * np.log2(np.asarray(hertz, np.float64))
     return np.asarray(cents - np.median(cents))

@@ -77,7 +77,7 @@ class _OfSequences(UtilityEvaluator):
 
 @utility_evaluator("voice-crnn", modality="voice")
 class VoiceRecurrent(_OfSequences):
-    """On log-mel spectra: of originals, and of releases that are sound."""
+    """An evaluator on log-mel spectra: of originals, and of releases that are sound."""
 
     epochs, learning_rate = 20, 2e-3
 
@@ -112,7 +112,7 @@ def _probabilities(network: nn.Module, vectors: Float32) -> Float32:
 
 @utility_evaluator("face-sequence", modality="face")
 class FaceSequence(_OfSequences):
-    """On the directions of gradients in small grey frames, or on codes."""
+    """An evaluator on the directions of gradients in small grey frames, or on codes."""
 
     def vectors(self, clips: ClipSet) -> Float32:
         """[clips, 288, 16]; of codes [clips, d, 256]."""

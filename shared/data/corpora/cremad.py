@@ -80,7 +80,7 @@ class ClipName:
 
     @classmethod
     def of_file(cls, stem: str) -> ClipName:
-        """The same in any case: some unpackers change it, and Windows and macOS ignore it."""
+        """Parts of a file's name, in upper or lower case: unpackers may change it, Windows and macOS ignore it."""
         return cls.parse(stem.upper() if stem.isascii() else stem)
 
     @property
@@ -173,7 +173,7 @@ def read_votes(path: Path) -> tuple[dict[str, str | None], list[str]]:
 
 
 def _vote(text: str) -> str | None:
-    """By the first letter of its name: A, D, F, H, N, S; or by the whole name."""
+    """Emotion by the first letter of its name: A, D, F, H, N, S; or by the whole name."""
     letter = next((emotion for emotion in EMOTIONS if emotion[0].casefold() == text.casefold()), None)
     return letter or class_of(text, EMOTIONS)
 

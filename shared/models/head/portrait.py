@@ -52,7 +52,7 @@ _FACE = (0.5, 0.49, 0.70)
 """The picture's middle (right, down) in widths and heights of a whole frame, and its side in heights."""
 _ASPECT = 4 / 3
 STRONGEST = 1.2
-"""Of an action; beyond it the mesh folds."""
+"""Largest weight of an action; beyond it the mesh folds."""
 _WIDEST_GAZE = 0.5
 
 

@@ -112,7 +112,7 @@ def moves_of(rows: PublicRows, code: SpeakerCode) -> Float64:
 
 
 def bank_of(understood: Sequence[tuple[Spoken, Audio]], code: SpeakerCode, moves: Float64) -> VoiceBank:
-    """Of one person's clips, each with what was recognised in it. Errors: see `WorldVoice.of`."""
+    """Bank of one person's clips, each with its recognised words. Errors: see `WorldVoice.of`."""
     values = np.concatenate(measured([clip for _, clip in understood], in_windows=False)).astype(np.float64)
     frames, recordings, words, sounds = [], list[tuple[int, int, int]](), list[tuple[int, int, int]](), []
     start = 0

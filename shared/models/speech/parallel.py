@@ -32,7 +32,7 @@ class Utterance:
     emotion: int
     """Class index, in the order of `EMOTIONS`."""
     seed: int
-    """Of everything in which one delivery differs from the next."""
+    """Seed of everything in which one delivery differs from the next."""
     intensity: float = 1.0
     """0 is neutral, 1 as `DELIVERIES` describes."""
 

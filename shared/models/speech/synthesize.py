@@ -34,7 +34,7 @@ _RAISED_VOICE = 1.2
 _RAISED_VOICE_F1 = 1.08  # a raised voice opens the jaw, and an open jaw raises the first formant
 SAMPLE_RATE = 16_000
 HOP_SAMPLES = SAMPLE_RATE * FRAME_MILLISECONDS // 1000
-"""Of one frame of a track."""
+"""Samples of one frame of a track."""
 _BANDWIDTHS_HZ = np.array([60.0, 90.0, 150.0, 200.0, 250.0])
 _HIGHEST_RESONANCE_HZ = 7400.0
 _MARGIN_SAMPLES = SAMPLE_RATE // 10

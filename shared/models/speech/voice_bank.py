@@ -22,18 +22,18 @@ from moretta.shared.features.world_voice import BINS, WorldVoice, unpacked
 from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
 
 COLUMNS = 50
-"""Of a frame: pitch, aperiodicity, and the envelope in mel-cepstral coefficients."""
+"""Values of a frame: pitch, aperiodicity, and the envelope in mel-cepstral coefficients."""
 HOP_FRAMES = 2
 """Frames of WORLD for one that is kept: 10 ms."""
 MOVED = ("pitch median", "pitch deviation", "level mean", "tilt mean", "duration")
-"""Of `prosodic_features.MEASUREMENTS`: what is moved by what the recording's manner lacks."""
+"""Measurements of `prosodic_features.MEASUREMENTS` that are moved from the recording's manner to the wanted one."""
 FARTHEST = np.array([0.5, 0.15, 2.0, 2.0, 0.35])
 """No clip is moved by more: octaves, octaves, natural logarithms of power twice, and of duration."""
 WORD_VALUES = 3
-"""Of a word: the logarithm of its duration by that of the bank, octaves of pitch, natural logarithm of power."""
+"""Values of a word: logarithm of its duration by that of the bank, octaves of pitch, natural logarithm of power."""
 MAX_RECORDINGS, MAX_FRAMES = 1_000, 200_000
 LONGEST_FRAMES = 1_000
-"""Of one recording, 10 s: speaking takes tens of kilobytes for each frame."""
+"""Most frames of one recording, 10 s: speaking needs tens of kilobytes for each frame."""
 SENTENCE_CODES = tuple(sorted(SENTENCES))
 _WORDS = [len(SENTENCES[code].split()) for code in SENTENCE_CODES]
 _PREFIX = "voice/spoken/"
@@ -68,7 +68,7 @@ class VoiceBank:
     """[2, 3]: mean and deviation of the `WORD_VALUES` of the public voice."""
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """As the coordinator sends it."""
+        """The arrays by name, as the coordinator sends them."""
         return {_PREFIX + field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod

@@ -21,8 +21,8 @@ from moretta.shared.audit.attackers.base import Identifier, get_attacker
 from moretta.shared.audit.inference.inversion import ConvDecoder
 from moretta.shared.audit.inference.trained_models import Recipe, predictor
 from moretta.shared.audit.inference.twelve_networks import infer_by_twelve
-from moretta.shared.audit.pretrained.expression import ExpressionEvaluator
 from moretta.shared.audit.pretrained.face_api_nets import ExpressionNet
+from moretta.shared.audit.pretrained.face_network import ExpressionEvaluator
 from moretta.shared.core import device as devices
 from moretta.shared.core.device import DEVICE_VARIABLE, computing_on
 from moretta.shared.core.errors import Interrupted, StudyError

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer, usable
+from moretta.client.anonymizers.planned_losses import PlannedAnonymizer
+from moretta.client.anonymizers.voice_baselines import NOTHING, usable
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import PrivacyStatement
@@ -134,7 +135,7 @@ class ClipSelection:
         return hmac.digest(self._key, content + self._seen[speaker, content].to_bytes(4, "big"), "sha256")
 
 
-class BudgetedVoice(VoiceAnonymizer[ClipBudgetOptions]):
+class BudgetedVoice(PlannedAnonymizer[ClipBudgetOptions]):
     """MFCC -> pooled over parts of the clip -> public code -> noise.
 
     Preset `dp-clip`: each clip has `budget_epsilon` for all that is released of it. Preset `dp-speaker`: all that is

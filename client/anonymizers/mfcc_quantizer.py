@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from moretta.client.anonymizers.voice_baselines import VoiceAnonymizer, usable
+from moretta.client.anonymizers.planned_losses import PlannedAnonymizer
+from moretta.client.anonymizers.voice_baselines import usable
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.mfcc import Frames, check_samples, mfcc_batch
@@ -74,7 +75,7 @@ class QuantizerOptions(MfccOptions):
 
 
 @anonymizer("mfcc-quantizer", modality="voice", version="1")
-class MfccQuantizer(VoiceAnonymizer[QuantizerOptions]):
+class MfccQuantizer(PlannedAnonymizer[QuantizerOptions]):
     """Laplace noise on every MFCC value, then the nearest of k codewords.
 
     Preset `bounded`: coefficients are standardized by public statistics and clipped to +- bound, so one value moves by

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer
+from moretta.client.anonymizers.planned_losses import PlannedAnonymizer
+from moretta.client.anonymizers.voice_baselines import NOTHING
 from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.prosodic_features import MEASUREMENTS
@@ -54,7 +55,7 @@ class ProsodyOptions(PublicSpeechOptions):
 
 
 @anonymizer("prosody-statistics", modality="voice", version="1")
-class ProsodyStatistics(VoiceAnonymizer[ProsodyOptions]):
+class ProsodyStatistics(PlannedAnonymizer[ProsodyOptions]):
     """Measurements -> public scale -> clipped to a ball -> Gaussian noise.
 
     Args:

@@ -14,8 +14,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from moretta.client.anonymizers.normalized_codes import NormalizedCodes
+from moretta.client.anonymizers.planned_losses import PlannedAnonymizer
 from moretta.client.anonymizers.speaker_references import Rows
-from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer, usable
+from moretta.client.anonymizers.voice_baselines import NOTHING, usable
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import PrivacyStatement
@@ -98,7 +99,7 @@ def _public_rows(study: Study) -> speaker_code.PublicRows:
 
 
 @anonymizer("speaker-normalized", modality="voice", version="2")
-class SpeakerNormalized(VoiceAnonymizer[NormalizedOptions]):
+class SpeakerNormalized(PlannedAnonymizer[NormalizedOptions]):
     """Codes of a clip relative to the other clips of the same speaker at this site.
 
     The code of a speaker's only clip is noise around 0. All that a speaker's clips have in common is lost, so the

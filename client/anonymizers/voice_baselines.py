@@ -62,11 +62,7 @@ NOTHING: Losses = dict.fromkeys(LEDGER_UNITS, ())
 """No privacy loss, for each unit of the ledger."""
 
 
-class VoiceAnonymizer(PlannedAnonymizer[OptionsT]):
-    """A voice anonymizer of this kind."""
-
-
-class UnboundedVoice(VoiceAnonymizer[OptionsT]):
+class UnboundedVoice(PlannedAnonymizer[OptionsT]):
     """Base of anonymizers whose release has no guarantee: only the audit shows what they hide.
 
     Training at the sites may have a guarantee of its own.
@@ -86,7 +82,7 @@ class UnboundedVoice(VoiceAnonymizer[OptionsT]):
         return no_bound(cls.why) if any(sizes.values()) else NOTHING
 
 
-class NoiselessVoice(VoiceAnonymizer[MfccOptions]):
+class NoiselessVoice(PlannedAnonymizer[MfccOptions]):
     """Releases sound, or its MFCC, without noise. The public arrays only scale the input of emotion models."""
 
     Options = MfccOptions

@@ -19,7 +19,7 @@ from moretta.shared.models.speech.voice_bank import WORD_VALUES, VoiceBank, Word
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import Speaker
 
-_VOICED = 0.6  # clarity, as in `kept_prosody`
+_VOICED = 0.6  # clarity, as in `kept_speech`
 _ANY_OCTAVES = 7.2
 _FARTHEST = 2.0
 """Natural logarithms of duration: no scale that a coordinator sends makes a word longer or shorter by more."""

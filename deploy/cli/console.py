@@ -16,10 +16,11 @@ import typer
 from typer.core import TyperGroup, TyperOption
 
 from moretta.shared.core.device import DeviceName
-from moretta.shared.core.errors import ExitCode
+from moretta.shared.core.errors import ExitCode, StudyError
 from moretta.shared.core.printable import printable
 
 if TYPE_CHECKING:
+    from moretta.client.offers import Offer
     from moretta.client.site_home import SiteHome
     from moretta.deploy.runtime.run_folder import Outcome
     from moretta.shared.study.schema import Study
@@ -33,6 +34,12 @@ Settings = Annotated[
 ]
 StudyArgument = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (TOML); see docs/study.md.")]
 Processes = Annotated[int | None, typer.Option(min=1, help="Processes; default one for each CPU.")]
+OfferOrStudy = Annotated[Path, typer.Argument(help="Digest of an offer, or its beginning; or a study file.")]
+Resamples = Annotated[int, typer.Option(min=0, help="Resamples of each interval.")]
+Inference = Annotated[
+    bool, typer.Option("--inference/--no-inference", help="Attack sex, age, inversion and links of voice and face too.")
+]
+Utility = Annotated[bool, typer.Option("--utility/--no-utility", help="Measure the emotion left.")]
 AttackerNames = Annotated[str, typer.Option(help="Names with commas between; default all.")]
 Device = Annotated[DeviceName, typer.Option(help="Where networks run; auto takes cuda, then mps, then the CPU.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
@@ -111,6 +118,18 @@ def site_home(folder: Path | None) -> SiteHome:
     from moretta.client.site_home import SiteHome, default_home
 
     return SiteHome(folder or default_home())
+
+
+def offered(site: SiteHome, study: Path, settings: Sequence[str] | None) -> Offer | None:
+    """The offer of this digest; None where the argument is a study file. Raises StudyError: `--set` with an offer."""
+    from moretta.deploy.site.approvals import find_offer
+
+    if study.exists():
+        return None
+    found = find_offer(site, str(study))
+    if settings:
+        raise StudyError("--set with an offer", expected="an offer as it is", fix="give a study file to try changes")
+    return found
 
 
 def listed(text: str) -> tuple[str, ...]:

@@ -11,11 +11,13 @@ import typer
 
 from moretta.deploy.cli.console import (
     AsJson,
+    OfferOrStudy,
     Settings,
     SiteFolder,
     Yes,
     complain,
     note,
+    offered,
     progress,
     read_study,
     show,
@@ -34,7 +36,7 @@ Digest = Annotated[str, typer.Argument(help="Of the offer, or an unmistakable be
 
 
 def review(
-    study: Annotated[Path, typer.Argument(help="Digest of an offer, or its beginning; or a study file.")],
+    study: OfferOrStudy,
     *,
     home: SiteFolder = None,
     out: Annotated[Path | None, typer.Option(help="A page to keep instead, with some clips, in a new folder.")] = None,
@@ -57,12 +59,10 @@ def review(
 
     Example: moretta site review 3f9a --home clinic-a
     """
-    from moretta.deploy.site.approvals import find_offer, offer_facts
+    from moretta.deploy.site.approvals import offer_facts
 
     site = site_home(home)
-    offer = None if study.exists() else find_offer(site, str(study))
-    if offer is not None and set_:
-        raise StudyError("--set with an offer", expected="an offer as it is", fix="give a study file to try changes")
+    offer = offered(site, study, set_)
     if offer is None or out is not None:
         if listed:
             raise StudyError("--list with a page or a study file", expected="the digest of an offer, and no --out")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,16 +12,20 @@ from moretta.deploy.cli.audit import show_audit
 from moretta.deploy.cli.console import (
     AsJson,
     AttackerNames,
+    Inference,
+    OfferOrStudy,
     Processes,
+    Resamples,
     Settings,
     SiteFolder,
+    Utility,
     listed,
     note,
+    offered,
     progress,
     read_study,
     site_home,
 )
-from moretta.shared.core.errors import StudyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,17 +37,14 @@ _SHOWN_PEOPLE = 5
 
 
 def audit(
-    study: Annotated[Path, typer.Argument(help="Digest of an offer, or its beginning; or a study file.")],
+    study: OfferOrStudy,
     *,
     home: SiteFolder = None,
     attackers: AttackerNames = "",
     seed: Annotated[int, typer.Option(min=0, help="Of trials and training.")] = 1,
-    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of each interval.")] = 200,
-    inference: Annotated[
-        bool,
-        typer.Option("--inference/--no-inference", help="Attack sex, age, inversion and links of voice and face too."),
-    ] = True,
-    utility: Annotated[bool, typer.Option("--utility/--no-utility", help="Measure the emotion left.")] = True,
+    bootstrap: Resamples = 200,
+    inference: Inference = True,
+    utility: Utility = True,
     workers: Processes = None,
     set_: Settings = None,
     as_json: AsJson = False,
@@ -57,16 +57,13 @@ def audit(
     Example: moretta site audit 3f9a --home clinic-a
     """
     from moretta.deploy.runtime.run_folder import reproduce_command
-    from moretta.deploy.site.approvals import find_offer
     from moretta.deploy.site.own_audit import audit_own
     from moretta.deploy.site.review import steward_settings
     from moretta.shared.core.device import computing_on
 
     site = site_home(home)
     settings = steward_settings(site)
-    offer = None if study.exists() else find_offer(site, str(study))
-    if offer is not None and set_:
-        raise StudyError("--set with an offer", expected="an offer as it is", fix="give a study file to try changes")
+    offer = offered(site, study, set_)
     chosen = read_study(study, set_) if offer is None else offer.study
     with computing_on(settings.device), progress("Anonymizing") as step:
         done = audit_own(

@@ -82,7 +82,7 @@ def train_channels(
         samples = [aligned(clipped, int(row), rng) for row in picked]
         wanted = torch.from_numpy(np.stack([own for _, own in samples]).astype(np.float32) * weights)
         error = net(standardised(np.stack([picture for picture, _ in samples]))) - wanted
-        loss = _loss(error, people, each)
+        loss = relative_loss(error, each)
         _step(loss, optimizer, schedule)
         if step % 250 == 0:
             progress(f"channels {step} of {steps}: {loss.item():.6f}")
@@ -152,8 +152,9 @@ def kept(path: Path, make: Callable[[], Arrays]) -> Arrays:
     return load(path.read_bytes())
 
 
-def _loss(error: torch.Tensor, people: int, each: int) -> torch.Tensor:
-    by_person = error.view(people, each, -1)
+def relative_loss(error: torch.Tensor, each: int) -> torch.Tensor:
+    """Of errors [N, channels], of which `each` in a row are of one person."""
+    by_person = error.view(-1, each, error.shape[1])
     apart = by_person - by_person.mean(1, keepdim=True)
     relative = apart.square().mean() * each / (each - 1)
     return RELATIVE * relative + (1 - RELATIVE) * error.square().mean()

@@ -20,7 +20,14 @@ import numpy.typing as npt
 import torch
 from safetensors.numpy import save
 
-from moretta.deploy.synth.build_expression import PUBLIC_PEOPLE, Arrays, Notify, kept, public_tracks
+from moretta.deploy.synth.build_expression import (
+    PUBLIC_PEOPLE,
+    Arrays,
+    Notify,
+    kept,
+    public_tracks,
+    relative_loss,
+)
 from moretta.deploy.synth.landmark_scenes import (
     EACH,
     HEIGHT,
@@ -51,8 +58,6 @@ WARM_UP = 0.1
 MODE_LOSS = 1.0
 """Weight of errors in the directions in which expression moves a face. They are smaller than others, and the likelihood
 alone leaves them at their mean."""
-RELATIVE = 0.7
-"""Share of that loss that compares a person's pictures with each other, as a release does."""
 UNCERTAIN = 0.03
 """Deviation of the landmarks, in decimetres, from which the skull's points are read."""
 ACCURACY = 0.02
@@ -97,7 +102,7 @@ def train(
             if step < WARM_UP * steps:
                 log_sigma = torch.full_like(log_sigma, -2.5)
             likelihood = negative_log_likelihood(places, log_sigma, truth).mean()
-            modes = _mode_loss(torch.einsum("npk,cpk->nc", places - truth, read), each)
+            modes = relative_loss(torch.einsum("npk,cpk->nc", places - truth, read), each)
             optimizer.zero_grad()
             torch.autograd.backward(likelihood + MODE_LOSS * modes)
             torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
@@ -173,14 +178,6 @@ def _modes(scenes: LandmarkScenes, rng: np.random.Generator) -> tuple[torch.Tens
     known = min(MODES, len(sizes))
     modes[:known] = sizes[:known, None] / math.sqrt(len(places)) * parts[:known]
     return torch.from_numpy(mean).float(), torch.from_numpy(modes.reshape(MODES, -1, 2)).float()
-
-
-def _mode_loss(errors: torch.Tensor, each: int) -> torch.Tensor:
-    """Loss of channels [N, channels] in spreads, of which `each` in a row are of one person."""
-    by_person = errors.view(-1, each, errors.shape[1])
-    apart = by_person - by_person.mean(1, keepdim=True)
-    relative = apart.square().mean() * each / (each - 1)
-    return RELATIVE * relative + (1 - RELATIVE) * errors.square().mean()
 
 
 def _scenes(path: Path, first: int, people: int) -> LandmarkScenes:

@@ -106,10 +106,6 @@ class RunError(MorettaError, code=ExitCode.RUN_FAILED):
     """A stage of the run failed: all sites failed, or the server did. The outcome file names the cause."""
 
 
-class GateError(MorettaError, code=ExitCode.GATE):
-    """The run broke a limit of the study's gate."""
-
-
 class AttackersError(MorettaError, code=ExitCode.ATTACKERS):
     """An attacker's weights could not be fetched, or are not what was pinned."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moretta.shared.audit.utility.kept_spectrum import mel_cepstral_distortion
+from moretta.shared.audit.utility.kept_speech import mel_cepstral_distortion
 from moretta.shared.features.world_voice import WorldVoice
 from moretta.shared.models.speech.parallel import drawn_voices, parallel_corpus
 

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moretta.shared.audit.pretrained.expression import NAMES, ExpressionEvaluator
 from moretta.shared.audit.pretrained.face_api_nets import EXPRESSIONS
 from moretta.shared.audit.pretrained.face_encoders import SFaceEncoder
+from moretta.shared.audit.pretrained.face_network import NAMES, ExpressionEvaluator
 from moretta.shared.core.labels import EMOTIONS, Emotion
 from moretta.shared.core.workers import limit_threads
 from moretta.shared.models.head import make_identity, render_frame

@@ -19,8 +19,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from moretta.shared.audit.metrics.intervals import bootstrap_values
-from moretta.shared.audit.pretrained.expression import ExpressionEvaluator
 from moretta.shared.audit.pretrained.face_encoders import FACE_ENCODERS
+from moretta.shared.audit.pretrained.face_network import ExpressionEvaluator
 from moretta.shared.audit.utility.content import MeterInput
 from moretta.shared.audit.utility.face_content import landmarks
 from moretta.shared.core.array_types import Float32, Float64, Int64, UInt8

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from moretta.client.anonymizers.translated_face import SEED
-from moretta.shared.audit.pretrained.expression import ExpressionEvaluator
 from moretta.shared.audit.pretrained.face_encoders import SFaceEncoder
+from moretta.shared.audit.pretrained.face_network import ExpressionEvaluator
 from moretta.shared.audit.utility.kept_face import landmark_error, structural_similarity
 from moretta.shared.core.array_types import Float64, Int64, UInt8
 from moretta.shared.features.landmarks import FaceMesh

@@ -8,7 +8,7 @@ import numpy as np
 
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.inference.classes import balanced_accuracy, infer_attribute
-from moretta.shared.audit.pretrained.age_sex import AgeSexReader
+from moretta.shared.audit.pretrained.face_network import AgeSexReader
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.runner import NOTHING_TO_READ
 from moretta.shared.audit.views import face_gradients, face_pixels, voice_statistics

@@ -65,7 +65,7 @@ def _rows(clips: ClipSet, speaker: str) -> list[int]:
 
 def words(given: MeterInput) -> list[Result]:
     """Word error rate and sentence accuracy of a recogniser that knows which sentences there are."""
-    from moretta.shared.audit.utility.spoken_words import guessed_errors, word_errors
+    from moretta.shared.audit.utility.kept_speech import guessed_errors, word_errors
     from moretta.shared.features.sentence_recognizer import SentenceRecognizer, known_texts
 
     name, metrics = "pocketsphinx, closed grammar", ("wer", "sentence_accuracy")
@@ -114,7 +114,7 @@ def words(given: MeterInput) -> list[Result]:
 
 def prosody(given: MeterInput) -> list[Result]:
     """How far melody and pace of each original are kept in its release: needs both, and sound."""
-    from moretta.shared.audit.utility.kept_prosody import METRICS, compared
+    from moretta.shared.audit.utility.kept_speech import METRICS, compared
 
     name, scenario = "pitch tracker", "ignorant"
     original = given.sets.get("original")
@@ -182,7 +182,7 @@ def sentence(given: MeterInput) -> list[Result]:
 
 def distortion(given: MeterInput) -> list[Result]:
     """How far originals and releases sound from parallel speech: the same deliveries in the voice that is wanted."""
-    from moretta.shared.audit.utility.kept_spectrum import mel_cepstral_distortion
+    from moretta.shared.audit.utility.kept_speech import mel_cepstral_distortion
     from moretta.shared.features.world_voice import missing_world
 
     rows = {s: given.result("WORLD", "distortion", "mcd", s) for s, of in _SCENARIOS.items() if of in given.sets}

@@ -12,7 +12,7 @@ import numpy as np
 from moretta.shared.audit.crossval import estimator, out_of_fold
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.metrics.confusion import bootstrap, confusion_by_speaker, uar
-from moretta.shared.audit.pretrained.expression import ExpressionEvaluator
+from moretta.shared.audit.pretrained.face_network import ExpressionEvaluator
 from moretta.shared.audit.protocol import SCENARIOS, Scenario, SetName
 from moretta.shared.audit.result import Result, failure
 from moretta.shared.audit.run_attacks import run_all

@@ -14,8 +14,8 @@ import numpy as np
 
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.metrics.intervals import bootstrap_rows, bootstrap_values
-from moretta.shared.audit.pretrained.expression import ExpressionEvaluator
 from moretta.shared.audit.pretrained.face_encoders import FACE_ENCODERS
+from moretta.shared.audit.pretrained.face_network import ExpressionEvaluator
 from moretta.shared.audit.protocol import SetName
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.utility.content import NOTHING_TO_COMPARE, MeterInput, sampled

@@ -13,7 +13,7 @@ from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.inference import classes, inversion
 from moretta.shared.audit.inference.attack_all import attack_clips
 from moretta.shared.audit.inference.twelve_networks import NAMES
-from moretta.shared.audit.pretrained.age_sex import AgeSexReader
+from moretta.shared.audit.pretrained.face_network import AgeSexReader
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.utility.evaluators import evaluate_utility
 from moretta.shared.core.errors import ReleaseError

@@ -10,7 +10,7 @@ from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.inference import attack_all, attributes, classes
 from moretta.shared.audit.inference.attack_all import attack_clips, without_figures
 from moretta.shared.audit.inference.attributes import read_off_faces
-from moretta.shared.audit.pretrained.age_sex import AgeSexReader
+from moretta.shared.audit.pretrained.face_network import AgeSexReader
 from moretta.shared.audit.result import Result
 
 ABOUT = without_figures("attribute", "face", "sex and age group", "ignorant")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from moretta.shared.audit.pretrained.age_sex import AgeSexReader
 from moretta.shared.audit.pretrained.face_api_nets import SEXES, AgeSexNet, _ReductionBlock
+from moretta.shared.audit.pretrained.face_network import AgeSexReader
 from moretta.shared.audit.pretrained.tfjs import fill, read_tfjs
 from moretta.shared.core.errors import AttackersError
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from moretta.shared.audit.pretrained.expression import NAMES, ExpressionEvaluator
 from moretta.shared.audit.pretrained.face_api_nets import EXPRESSIONS, ExpressionNet
 from moretta.shared.audit.pretrained.face_encoders import (
     DlibEncoder,
@@ -20,6 +19,7 @@ from moretta.shared.audit.pretrained.face_encoders import (
     spread,
     whole_frame,
 )
+from moretta.shared.audit.pretrained.face_network import NAMES, ExpressionEvaluator
 from moretta.shared.audit.pretrained.tfjs import fill, read_tfjs
 from moretta.shared.core.errors import AttackersError, ClipError
 from moretta.shared.core.labels import EMOTIONS, Emotion

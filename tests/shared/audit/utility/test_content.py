@@ -18,9 +18,7 @@ from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.utility.content import METERS, MOST_CLIPS, NO_SOUND, PARALLEL_METERS, MeterInput, sampled
 from moretta.shared.audit.utility.evaluators import evaluate_utility
-from moretta.shared.audit.utility.kept_prosody import compared
-from moretta.shared.audit.utility.kept_spectrum import distortion
-from moretta.shared.audit.utility.spoken_words import guessed_errors, word_errors
+from moretta.shared.audit.utility.kept_speech import compared, distortion, guessed_errors, word_errors
 from moretta.shared.data.corpora.cremad import SENTENCES
 from moretta.shared.features import sentence_recognizer
 from moretta.shared.features.sentence_recognizer import SentenceRecognizer, known_texts

@@ -9,13 +9,11 @@ public embedding for everybody.
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from public_halves import both_halves, heading, readers, recordings, show
+from public_halves import both_halves, heading, readers, recordings, show, table_parser
 
 from moretta.client.anonymizers.adversarial_embedding import ENCODERS, public_encoder
 from moretta.shared.core.array_types import Float64
@@ -81,13 +79,8 @@ class Half:
 
 def main() -> None:
     """Embed, train, release, read, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("corpus", type=Path)
+    parser = table_parser(__doc__, strengths=[0.0, 0.5, 1.0, 2.0], epochs=100)
     parser.add_argument("--encoder", choices=ENCODERS, default="ge2e")
-    parser.add_argument("--public", nargs="*", default=[], help="speakers of the first half")
-    parser.add_argument("--strengths", nargs="*", type=float, default=[0.0, 0.5, 1.0, 2.0])
-    parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     limit_threads(1)
     rows = embedded(recordings(options.corpus), public_encoder(options.encoder))

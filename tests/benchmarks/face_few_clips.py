@@ -25,6 +25,7 @@ from moretta.shared.data.media import read_frames
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.features.face_track import CROP_SIDE
 from moretta.shared.features.faces import FaceCropper
+from moretta.shared.models.adversaries import recall
 from moretta.shared.models.head.portrait import PublicPerson
 from moretta.shared.privacy.noise import SeededNoise
 
@@ -95,7 +96,7 @@ def worn(corpus: Corpus, person: PublicPerson) -> float:
     for fold in range(4):
         own = np.isin(corpus.people, np.unique(corpus.people)[fold::4])
         predicted[own] = evaluator(SHRINKAGE).fit(x[~own], corpus.emotions[~own]).predict(x[own])
-    return uar(corpus.emotions, predicted)
+    return recall(corpus.emotions, predicted)
 
 
 def looks(pictures: Floats) -> Floats:
@@ -137,7 +138,7 @@ def measured(corpus: Corpus, rows: Floats, draw: int) -> tuple[float, float, flo
         held = np.unique(who)[fold::4]
         others, own = ~np.isin(corpus.people, held), np.isin(who, held)
         predicted[own] = evaluator().fit(everything[others], corpus.emotions[others]).predict(x[own])
-    return uar(what, predicted), verification(means, who), verification(centred, who)
+    return recall(what, predicted), verification(means, who), verification(centred, who)
 
 
 def one_emotion(corpus: Corpus) -> float:
@@ -158,11 +159,6 @@ def one_emotion(corpus: Corpus) -> float:
 def evaluator(shrinkage: float = 0.03) -> Any:
     """Of emotion."""
     return make_pipeline(StandardScaler(), LogisticRegression(C=shrinkage, max_iter=500))
-
-
-def uar(true: Floats, predicted: Floats) -> float:
-    """Unweighted average recall."""
-    return float(np.mean([np.mean(predicted[true == label] == label) for label in np.unique(true)]))
 
 
 def verification(x: Floats, who: Floats) -> float:

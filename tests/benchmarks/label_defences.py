@@ -117,8 +117,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=30)
     parser.add_argument("--epsilons", nargs="*", type=float, default=[3.5, 2.5])
     options = parser.parse_args()
-    first, last = options.speakers
-    made_of = {clip: s for clip, s in sound_of(options.corpus).items() if first <= int(clip.speaker) <= last}
+    made_of = sound_of(options.corpus, *options.speakers)
     made = labeler_of(3.5, made_of)
     raw = []
     for clip, samples in made_of.items():

@@ -53,8 +53,7 @@ def main() -> None:
     parser.add_argument("--epsilons", nargs="*", type=float, default=[3.5])
     options = parser.parse_args()
     measure.POOLED = POOLED
-    first, last = options.speakers
-    sound = {clip: s for clip, s in sound_of(options.corpus).items() if first <= int(clip.speaker) <= last}
+    sound = sound_of(options.corpus, *options.speakers)
     sex = {number: person.sex for number, person in read_corpus(options.corpus).speakers.items()}
     print(HEAD, flush=True)
     for epsilon in options.epsilons:

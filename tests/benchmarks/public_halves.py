@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,17 @@ from moretta.shared.features.public_speech import Recording
 from moretta.shared.features.speaker_code import PublicRows
 from moretta.shared.models.adversaries import Labelled, fresh_readers, linear_reader
 from moretta.shared.models.held_out_people import People
+
+
+def table_parser(about: str | None, *, strengths: Sequence[float], epochs: int) -> argparse.ArgumentParser:
+    """The options that all of these tables have."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--public", nargs="*", default=[], help="speakers of the first half")
+    parser.add_argument("--strengths", nargs="*", type=float, default=strengths)
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--seed", type=int, default=1)
+    return parser
 
 
 def recordings(corpus: Path) -> Iterator[Recording]:
@@ -58,9 +70,9 @@ def readers(known: People, others: People, public: Array, released: Array) -> di
 
 
 def heading(first: str, columns: Mapping[str, str]) -> None:
-    """The first two lines of a table."""
+    """The first two lines of a table; `first` has a bar between two columns."""
     print(f"| {first} | " + " | ".join(columns.values()) + " |")
-    print("|---|" + "---|" * len(columns), flush=True)
+    print("|" + "---|" * (first.count("|") + 1 + len(columns)), flush=True)
 
 
 def show(name: str, columns: Mapping[str, str], found: Sequence[Mapping[str, float]]) -> None:

@@ -7,13 +7,11 @@ or of sex, on held-out public people; the columns after `able at 0` but the loop
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-from public_halves import both_halves, heading, readers, recordings, show
+from public_halves import both_halves, heading, readers, recordings, show, table_parser
 
 from moretta.shared.core.workers import limit_threads
 from moretta.shared.features.speaker_code import PublicRows
@@ -38,15 +36,10 @@ COLUMNS = {
 
 def main() -> None:
     """Train a mask, measure, train codes, release, read, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("corpus", type=Path)
-    parser.add_argument("--public", nargs="*", default=[], help="speakers of the first half")
+    parser = table_parser(__doc__, strengths=[0.0, 1.0, 2.0], epochs=50)
     parser.add_argument("--hides", choices=ATTRIBUTES, default="speaker")
-    parser.add_argument("--strengths", nargs="*", type=float, default=[0.0, 1.0, 2.0])
     parser.add_argument("--masks", nargs="*", choices=("none", "fixed"), default=["none", "fixed"])
-    parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--replaced-every", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     limit_threads(1)
     start = time.process_time()

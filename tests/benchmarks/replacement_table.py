@@ -10,24 +10,19 @@ the public people. Sex and emotion are balanced accuracies, speaker is top-1 of 
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from public_halves import both_halves, heading, recordings, show, table_parser
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from moretta.shared.core.labels import EMOTIONS, in_order
+from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.workers import limit_threads
-from moretta.shared.data.media import read_audio
-from moretta.shared.data.reader import read_corpus
-from moretta.shared.features.public_speech import Recording
 from moretta.shared.features.speaker_code import PublicRows, public_rows
 from moretta.shared.models.adversaries import Labelled, fresh_readers, recall
 from moretta.shared.models.replacement_autoencoder import SEXES, ReplacementAutoencoder, placed
@@ -57,23 +52,14 @@ COLUMNS = {
 
 def main() -> None:
     """Train, release, read, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("corpus", type=Path)
-    parser.add_argument("--public", nargs="*", default=[], help="speakers of the first half")
-    parser.add_argument("--strengths", nargs="*", type=float, default=[0.0, 0.5, 1.0, 2.0, 4.0])
-    parser.add_argument("--epochs", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
+    options = table_parser(__doc__, strengths=[0.0, 0.5, 1.0, 2.0, 4.0], epochs=200).parse_args()
     limit_threads(1)
-    rows = rows_of(options.corpus)
-    people = in_order({*rows.person})
-    first = np.isin(rows.person, options.public or people[: len(people) // 2])
-    halves = [(some(rows, mine), some(rows, ~mine)) for mine in (first, ~first)]
+    rows = public_rows(recordings(options.corpus), in_windows=False)
+    halves = both_halves(rows, options.public)
     people_of = " and ".join(str(len({*half[1].person})) for half in halves)
-    print(f"{len(rows.values)} clips of {len(people)} people; released in turn: those of {people_of}")
-    print("| replaced | strength | " + " | ".join(COLUMNS.values()) + " |")
-    print("|---|---|" + "---|" * len(COLUMNS), flush=True)
-    print(line("-", "originals", [untouched(*half) for half in halves]), flush=True)
+    print(f"{len(rows.values)} clips of {len({*rows.person})} people; released in turn: those of {people_of}")
+    heading("replaced | strength", COLUMNS)
+    show("- | originals", COLUMNS, [untouched(*half) for half in halves])
     plain = ReplacementTask(sensitive=None, replacement=REPLACEMENT, strength=0.0, epochs=options.epochs)
     able: dict[tuple[int, int | None], float] = {}
     for sensitive in (None, SENSITIVE):
@@ -83,26 +69,11 @@ def main() -> None:
             lines[strength] = [
                 measured(*half, task, able, half=number, seed=options.seed) for number, half in enumerate(halves)
             ]
-            print(line("FEA" if sensitive else "none", f"{strength:g}", lines[strength]), flush=True)
+            show(f"{'FEA' if sensitive else 'none'} | {strength:g}", COLUMNS, lines[strength])
         mean = {s: {name: np.mean([one[name] for one in found]) for name in found[0]} for s, found in lines.items()}
         usable = [s for s in mean if mean[s]["explained_public"] >= LEAST_EXPLAINED] or [0.0]
         best = min(usable, key=lambda strength: mean[strength]["fresh_public"])
         print(f"<!-- {'FEA' if sensitive else 'none'} replaced: held-out public people choose {best:g} -->", flush=True)
-
-
-def rows_of(corpus: Path) -> PublicRows:
-    """All clips of a corpus, measured."""
-    read = read_corpus(corpus)
-    clips = [clip for clip in read.clips if clip.audio is not None]
-    recordings = (
-        Recording(read_audio(c.audio), c.speaker, EMOTIONS.index(c.label), read.speakers[c.speaker].sex or "")  # type: ignore[arg-type]
-        for c in clips
-    )
-    return public_rows(recordings, in_windows=False)
-
-
-def some(rows: PublicRows, mine: Any) -> PublicRows:
-    return PublicRows(*(part[mine] for part in rows))
 
 
 def measured(
@@ -173,14 +144,5 @@ def _linear() -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, class_weight="balanced"))
 
 
-def line(replaced: str, strength: str, found: list[dict[str, float]]) -> str:
-    """Means over both halves."""
-    values = [
-        f"{np.mean([one[name] for one in found]):.2f}" if all(name in one for one in found) else "-" for name in COLUMNS
-    ]
-    return "| " + " | ".join([replaced, strength, *values]) + " |"
-
-
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     main()

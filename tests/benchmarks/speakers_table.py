@@ -104,9 +104,10 @@ def main() -> None:
 Sound = dict[Clip, np.ndarray]
 
 
-def sound_of(corpus: Path) -> Sound:
-    """The samples of every clip."""
-    return {clip: read_audio(clip.audio) for clip in read_corpus(corpus).clips if clip.audio is not None}
+def sound_of(corpus: Path, first: int = 0, last: int = 10_000) -> Sound:
+    """The samples of every clip of these speakers."""
+    clips = (clip for clip in read_corpus(corpus).clips if first <= int(clip.speaker) <= last)
+    return {clip: read_audio(clip.audio) for clip in clips if clip.audio is not None}
 
 
 def parts(line: Line, sound: Sound) -> Iterator[tuple[Iterable[Recording], Sound]]:

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from public_halves import heading, recordings, show
 from safetensors.numpy import load_file, save_file
 
 from moretta.client.anonymizers.privacy_transformer import SEED
 from moretta.shared.core.array_types import Float64
-from moretta.shared.core.labels import EMOTIONS, in_order
+from moretta.shared.core.labels import in_order
 from moretta.shared.core.workers import limit_threads
 from moretta.shared.data.media import read_audio
-from moretta.shared.data.reader import read_corpus
 from moretta.shared.models.adversaries import Labelled, fresh_readers, linear_reader
 from moretta.shared.models.mini_hubert import MiniHubert
 from moretta.shared.models.privacy_transformer import TARGETS, PrivacyTransformer
@@ -94,10 +94,10 @@ def main() -> None:
         released = clips_of(options.released) if options.released else clips.some(~public)
         for name, line in half(options, clips.some(public), released, number).items():
             found.setdefault(name, []).append(line)
-    print("| released | " + " | ".join(COLUMNS) + " |")
-    print("|---|" + "---|" * len(COLUMNS))
+    columns = dict(zip(COLUMNS, COLUMNS, strict=True))
+    heading("released", columns)
     for name, lines in found.items():
-        print("| " + " | ".join([name, *(f"{np.mean([one[key] for one in lines]):.2f}" for key in COLUMNS)]) + " |")
+        show(name, columns, lines)
 
 
 def half(options: argparse.Namespace, public: Clips, released: Clips, number: int) -> dict[str, dict[str, float]]:
@@ -174,14 +174,9 @@ def line(
 
 def clips_of(corpus: Path) -> Clips:
     """All clips of a corpus with sound."""
-    read = read_corpus(corpus)
-    clips = [clip for clip in read.clips if clip.audio is not None]
-    return Clips(
-        [read_audio(clip.audio) for clip in clips],  # type: ignore[arg-type]
-        np.array([clip.speaker for clip in clips]),
-        np.array([SEXES.index(read.speakers[clip.speaker].sex or "male") for clip in clips]),
-        np.array([EMOTIONS.index(clip.label) for clip in clips]),
-    )
+    found = [(one.samples, one.person, SEXES.index(one.sex or "male"), one.emotion) for one in recordings(corpus)]
+    sound, *others = zip(*found, strict=True)
+    return Clips(list(sound), *map(np.array, others))
 
 
 if __name__ == "__main__":

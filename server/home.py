@@ -7,8 +7,8 @@ audit.jsonl      what happened, hash-chained
 superlink/       Flower's SuperLink: state, its TLS files, FLWR_HOME, logs
 studies/         one folder a run
 findings/        where the report of each study is, and which sites may have it
-server.pid       locked for as long as a server runs on this folder: the lock goes with the process however that ends
-server.json      where that server listens, and how it is
+server.pid       locked while a server runs on this folder: the lock ends with the process
+server.json      address and state of that server
 messages.sent    touched whenever a study has sent messages to sites
 """
 

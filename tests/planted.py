@@ -1,4 +1,4 @@
-"""Toys with a known answer: rows that hold bits of sex, emotion and people; and an encoder that needs no weights."""
+"""Toys with a known result: rows that hold bits of sex, emotion and people; and an encoder that needs no weights."""
 
 from __future__ import annotations
 

@@ -39,9 +39,9 @@ class CanaryTrials:
 def lower_bound(trials: CanaryTrials, *, delta: float = 0.0, confidence: float = CONFIDENCE) -> float:
     """Epsilon that the mechanism loses at least, whatever mechanism it is, with this confidence; 0.0 if none is proven.
 
-    For every attack that answers by a threshold, (epsilon, delta) bounds its true positives by e^epsilon times its
+    For every attack that decides by a threshold, (epsilon, delta) bounds its true positives by e^epsilon times its
     false ones, plus delta; and the same with absence for presence. The threshold is chosen on one half of the trials
-    and judged, by Clopper and Pearson's limits, on the other: chosen where it is judged it would flatter itself.
+    and tested, by Clopper and Pearson's limits, on the other: tested where it is chosen it would look too strong.
     """
     (learn_in, test_in), (learn_out, test_out) = _halves(trials.present), _halves(trials.absent)
     error = (1 - confidence) / 2
@@ -58,8 +58,8 @@ def gaussian_lower_bound(
     """The same for a mechanism that claims to tell no more than a Gaussian does: far tighter, and invalid for any
     other.
 
-    How well two Gaussians are told apart depends on their distance alone, so one threshold's errors give mu, and mu
-    gives epsilon (Nasr et al. 2023, section 4.2; Dong, Roth and Su 2022).
+    How well two Gaussians can be distinguished depends on their distance alone, so one threshold's errors give mu, and
+    mu gives epsilon (Nasr et al. 2023, section 4.2; Dong, Roth and Su 2022).
 
     Args:
         trials: of the mechanism.

@@ -62,7 +62,7 @@ def on_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
             with computing_on(request.param) as device:
                 return work(device)
         with monkeypatch.context() as patch, elsewhere(patch) as device:
-            patch.setenv(DEVICE_VARIABLE, "elsewhere")  # whoever asks for it otherwise fails
+            patch.setenv(DEVICE_VARIABLE, "elsewhere")  # any other request for a device fails
             for module in (
                 "audit.attackers.networks",
                 "audit.pretrained.face_network",

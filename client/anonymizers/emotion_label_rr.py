@@ -1,9 +1,11 @@
-"""One emotion label a clip, by randomized response: the least that emotion can be learned from.
+"""One emotion label a clip, by randomized response: the smallest release that still shows emotion.
 
-Measurements of how a clip was said -> ranks among the speaker's own clips -> the likeliest emotion, by a model trained
-on the site's other speakers, on public speech, or by all sites together -> a label that is not the clip's own is
-replaced by another such one at random, and so are some right labels of speakers whose emotions are recognized more
-often than others' -> k-ary randomized response.
+1. Measurements of how a clip was said become ranks among the speaker's own clips.
+2. A model recognizes the likeliest emotion. It is trained on the site's other speakers, on public speech, or by all
+   sites.
+3. A wrong label is replaced by another wrong one at random, and so are some right labels of speakers whose emotions are
+   recognized more often than others'.
+4. The label passes k-ary randomized response.
 """
 
 from __future__ import annotations

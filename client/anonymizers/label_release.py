@@ -1,7 +1,9 @@
-"""One label a clip by randomized response: what releases of emotion labels have in common, whatever shows the label.
+"""Base of releases of one emotion label a clip, by randomized response, as a number or as a picture.
 
-Measurements of a clip -> ranks among the speaker's own clips -> the likeliest emotion, by a model that was not trained
-on the speaker -> a label that is not the clip's own is replaced by another such one at random -> randomized response.
+1. Measurements of a clip become ranks among the speaker's own clips.
+2. A model that was not trained on the speaker recognizes the likeliest emotion.
+3. A label that is not the clip's own is replaced by another such one at random.
+4. The label passes randomized response.
 """
 
 from __future__ import annotations

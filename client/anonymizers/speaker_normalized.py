@@ -1,7 +1,9 @@
-"""How something was said, normalized by how this speaker says things: possible only at a site that knows its speakers.
+"""Manner of speaking, normalized by the same speaker's other clips: possible only at a site that knows its speakers.
 
-Measurements of pitch, level, spectrum and rhythm -> ranks among the speaker's own clips -> a public code -> the
-speaker's own mean and covariance taken away -> noise -> code, sequence of codes, or tokens.
+1. Measurements of pitch, level, spectrum and rhythm become ranks among the speaker's own clips.
+2. A public map makes a code of them.
+3. The speaker's own mean and covariance are removed, and noise is added.
+4. The code, a sequence of codes, or tokens are released.
 """
 
 from __future__ import annotations

@@ -208,7 +208,7 @@ def noisy_update(
         change = {name: array + noise.private_normal(plan.share, array.shape) for name, array in change.items()}
     if study.aggregation.secure:
         return {**quantised(change, study)}
-    assert plan is not None  # the study asks for one of the two
+    assert plan is not None  # the study requests one of the two
     return changed(sent, {name: on_grid(array, plan.share) for name, array in change.items()})
 
 

@@ -1,8 +1,8 @@
 """Messages to several sites: sent, awaited, sent again where a site was lost with one, and given up at the deadline.
 
 Replies are fetched piece by piece, within a size, each at the cost of its sender. Flower's own `pull_messages` fetches
-all replies in one go. One whose objects were announced and not sent yet holds up the others for up to two hours, one
-that cannot be put together ends them all, and there is no limit to their size.
+all replies in one go. There, a reply whose announced objects are missing delays the others for up to two hours. A reply
+that cannot be put together ends them all. Nothing limits their size.
 """
 
 from __future__ import annotations

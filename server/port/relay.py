@@ -254,8 +254,9 @@ class RelayService:
     async def call(self, site: KnownCertificate, request: FleetCall, make_room: MakeRoom) -> FleetReply:
         """Pass one call on.
 
-        Raises Refusal for another path than the twelve, another node key than the enrolled one, a signature that was
-        seen or is out of time, a reply that `PushedReplies` refuses, or a SuperLink that does not respond.
+        Raises Refusal for a path that is none of the twelve, or a node key that is not the enrolled one. It also does
+        so for a signature that was seen or is out of time, for a reply that `PushedReplies` refuses, and for a
+        SuperLink that does not respond.
         """
         if request.method not in FLEET_METHODS:
             raise Refusal("PERMISSION_DENIED", "not-fleet", "only Flower's Fleet calls are relayed")

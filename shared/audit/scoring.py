@@ -48,8 +48,9 @@ def paired_cosines(left: npt.NDArray[np.floating], right: npt.NDArray[np.floatin
 def normalized(scores: Float64, cohort: Float32, enrol: Float32, trial: Float32, pairs: Int64) -> Float64:
     """Scores [n] of `pairs` [n, 2], rows of `enrol` and `trial`, on the scale of the cohort [clips, d].
 
-    Adaptive symmetric normalization (Matejka et al., Interspeech 2017, section 2) by the attacker's own training
-    speakers brings the scores of two models, trained on two halves of the speakers, to one scale, and sharpens both.
+    This is adaptive symmetric normalization (Matejka et al., Interspeech 2017, section 2) by the attacker's own
+    training speakers. It brings the scores of two models, trained on two halves of the speakers, to one scale. It also
+    sharpens both.
     """
     result = np.zeros(len(scores))
     for side, rows in ((enrol, pairs[:, 0]), (trial, pairs[:, 1])):

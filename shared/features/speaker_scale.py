@@ -1,9 +1,9 @@
-"""One person's measures on a scale that everybody shares: what is left is how a moment differs from that person's own.
+"""One person's measures on a scale that everybody shares: only differences from the person's usual values are left.
 
-Every dimension is mapped by its rank among the person's own frames to a standard normal value, so neither a person's
-mean, nor spread, nor the shape of the distribution is left of it. With few clips the ranks alone would say nothing (of
-two clips, one is always above the other), so some clips' worth of public frames, moved to the person's estimated
-middle, takes part in them.
+Every dimension is mapped by its rank among the person's own frames to a standard normal value. This removes the
+person's mean, spread and shape of the distribution. With few clips the ranks alone would say nothing: of two clips, one
+is always above the other. So public frames, as many as of some clips, are ranked too, moved to the person's estimated
+middle.
 
 Centring alone leaves a trace: all clips of a person sum to nothing. If clips vary by v, any two of n have the
 covariance -v/(n + k), k being the public frames' clips. Hence a secret offset for each person, drawn once, with the

@@ -102,8 +102,8 @@ class WorldVoice:
     def with_bandwidths(self, factor: float) -> Self:
         """Bandwidths of resonances times about a factor: above 1 they are broader, below 1 sharper.
 
-        The cepstrum of a resonance of bandwidth B falls as exp(-pi B n / rate) over its index n (Oppenheim and Schafer,
-        Discrete-Time Signal Processing, section on the cepstrum of rational functions), so it is made to fall faster.
+        The cepstrum of a resonance of bandwidth B falls as exp(-pi B n / rate) over its index n, so it is made to fall
+        faster. Source: Oppenheim and Schafer, Discrete-Time Signal Processing, on the cepstrum of rational functions.
         """
         cepstrum = np.fft.irfft(np.log(self.envelope), axis=1)
         index = np.minimum(np.arange(FFT_SAMPLES), FFT_SAMPLES - np.arange(FFT_SAMPLES))

@@ -92,9 +92,9 @@ class Encoder(nn.Sequential):
 class UpsampledConvTranspose(nn.ConvTranspose2d):
     """Upsampling by 2 that repeats pixels, then a transposed 3 x 3 convolution: [N, C, h, w] -> [N, D, 2h, 2w].
 
-    Computed without the large picture in between: each of the four output pixels of an input pixel is a convolution
-    of its own, whose taps are sums of those that fall on the same input pixel (sub-pixel convolution, Shi et al.,
-    CVPR 2016, section 3).
+    Computed without the large picture in between, by sub-pixel convolution (Shi et al., CVPR 2016, section 3). Each of
+    the four output pixels of an input pixel is a convolution of its own. Its taps are sums of those that fall on the
+    same input pixel.
     """
 
     phases: Tensor

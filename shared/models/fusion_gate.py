@@ -41,8 +41,8 @@ class Gate(nn.Module):
     """[N, 2 classes + 2] of `gate_input` -> [N, classes] log-probabilities.
 
     With both modalities: g log p_voice + (1 - g) log p_face, each calibrated, sharpened by a third temperature. The
-    weight g in (0, 1) is a logistic function of how sure each model is, what each says, and whether they agree
-    (Arevalo et al., "Gated multimodal units", ICLR workshop 2017, on decisions in the place of hidden layers).
+    weight g in (0, 1) is a logistic function of each model's certainty, of its decision, and of their agreement.
+    Source: Arevalo et al., "Gated multimodal units", ICLR workshop 2017, on decisions in the place of hidden layers.
     """
 
     def __init__(self, classes: int = len(EMOTIONS)) -> None:

@@ -89,9 +89,10 @@ class Fitted(NamedTuple):
 def fitted(known: Examples, checked: Examples, task: RdalTask, *, seed: int) -> Fitted:
     """Train on known examples; verifiers are trained on them too, and tested on the checked ones.
 
-    Both losses of a row count alike. The network is that of the check with the largest loss among those where the
-    reversal has come to its strength, and the classifier reads nine tenths of the most that it ever read: a code of
-    nothing would hide best. If there is none, the check that keeps most; without checks, the last network.
+    Both losses of a row count alike. Each check has a network, and the one with the largest loss is chosen. Checks
+    count where the reversal is at its full strength, and the classifier reads at least nine tenths of its best figure:
+    an empty code would hide best. If there is none, the check that keeps most is chosen; without checks, the last
+    network.
     """
     with seeded(seed):
         network = RdalNet(*(1 + int(max(a.max(), b.max())) for a, b in zip(known[1:], checked[1:], strict=True)))

@@ -179,7 +179,7 @@ def _gaussians(counts: Mapping[Mechanism, int], delta: float) -> float | None:
 
 def training_step(plan: SiteTrainingPlan) -> SampledGaussian | None:
     """One round's step of an encoder that sites train together, for the unit whose gradient is clipped; None where the
-    study asks for no noise. Every unit is in every step, so the noise depends on the study alone."""
+    study requests no noise. Every unit is in every step, so the noise depends on the study alone."""
     if not plan.epsilon:
         return None
     noise = calibrated_noise(epsilon=plan.epsilon, delta=plan.delta, rate=1.0, steps=plan.rounds)

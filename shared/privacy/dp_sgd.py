@@ -137,8 +137,8 @@ def _group_rdp(sigma: float, rate: float, group: int) -> Curve:
     """One step, by numerical integration of the mixture that `group` sampled units make.
 
     Neighbours differ at most as N(0, s^2) and the mixture over i, binomial, of N(i, s^2) do (the paper, theorem 3.1).
-    The trapezoid rule's error on functions like these falls as exp(-2 pi d / step), where d, here pi sigma^2, is how
-    far from the real line the mixture of neighbouring components has its zeros. Order a reaches to a times the group.
+    The trapezoid rule's error on functions like these falls as exp(-2 pi d / step). Here d is pi sigma^2, the distance
+    from the real line to the zeros of a mixture of neighbouring components. Order a reaches to a times the group.
     """
     from scipy.special import logsumexp
     from scipy.stats import binom

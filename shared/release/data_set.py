@@ -1,15 +1,15 @@
-"""A release as a data set that others get: what stands in its folder, and the checksums by which it is checked.
+"""A release as a data set for others: the files in its folder, and the checksums by which it is checked.
 
 Beside the parts of a release the folder has::
 
     manifest.csv     one line a clip, with its files: a corpus for Moretta, a table for anything else
-    media/           what was released as wav, mp4 or png by clip pseudonym, where its form can be played or viewed
+    media/           releases as wav, mp4 or png by clip pseudonym, where their form can be played or viewed
     audit/           audit.html and audit.json, if an audit was attached
-    DATASHEET.md     how it was made, what is guaranteed, what was measured, what it must not be used for
+    DATASHEET.md     how it was made, guarantees, measurements, excluded uses
     SHA256SUMS       of every other file, as `sha256sum -c SHA256SUMS` reads them; written last
 
-Pseudonym key and ledger never stand in it. Checksums find damage. Against who writes them anew, compare the digest of
-`SHA256SUMS` with the one that the maker published elsewhere.
+Pseudonym key and ledger never stand in it. Checksums find damage. An attacker can write them anew, so compare the
+digest of `SHA256SUMS` with the one that the maker published elsewhere.
 """
 
 from __future__ import annotations

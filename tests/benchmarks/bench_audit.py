@@ -58,7 +58,7 @@ Figures = dict[tuple[str, str], tuple[float, float]]
 
 
 def main() -> None:
-    """Measure one row, or what is asked for by hand."""
+    """Measure one row, or the rows of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--against", default="", metavar="SIZE", help="all attackers against the baseline")
     parser.add_argument("--growth", nargs=2, default=[], metavar="SIZE", help="all attackers, small and large")

@@ -131,7 +131,7 @@ def half(options: argparse.Namespace, public: Clips, released: Clips, number: in
 
 
 def trained_encoder(options: argparse.Namespace, public: Clips, number: int) -> UtteranceEncoder:
-    """The tier that was asked for."""
+    """The tier of the command line."""
     if options.encoder == "statistics":
         return encoder_of("statistics", {})
     more = [read_audio(path) for path in sorted(options.speech.rglob("*.wav"))] if options.speech else []

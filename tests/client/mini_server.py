@@ -1,5 +1,5 @@
 # ruff: noqa: N802 - the names of the services' methods
-"""A small server with real sockets and certificates, which can be told to misbehave as no real one would."""
+"""A small server with real sockets and certificates, which can be set to misbehave as no real one would."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class MiniServer:
     relay: Callable[[FleetCall, Any], Awaitable[FleetReply]] | None = None
     refuse: tuple[grpc.StatusCode, str] | None = None
     issue: Callable[[bytes], bytes] | None = None
-    """Makes something else than the certificate that was asked for."""
+    """Makes something else than the requested certificate."""
     trusted: list[str] = field(default_factory=list)
     _server: Any = None
 

@@ -1,4 +1,4 @@
-"""An enrolled site and whoever asks it, as one run of a study after the other."""
+"""An enrolled site and requests to it, as one run of a study after the other."""
 
 from __future__ import annotations
 

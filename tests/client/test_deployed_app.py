@@ -1,4 +1,4 @@
-"""The ClientApp of an enrolled site: its policy, its own folder, and nothing raw in any answer."""
+"""The ClientApp of an enrolled site: its policy, its own folder, and nothing raw in any response."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WEIGHTS = {
 
 @dataclass
 class Site:
-    """Asks an enrolled site and keeps every byte of what it answered."""
+    """Sends requests to an enrolled site and keeps every byte of its responses."""
 
     home: SiteHome
     study: Study
@@ -228,7 +228,7 @@ def test_an_update_that_cannot_be_read_back_is_trained_anew_and_counted(site: Si
 
 
 def test_a_round_that_killed_the_site_at_any_write_is_trained_anew_and_paid_once(site: Site, tmp_path: Path) -> None:
-    """An answer that never left told nobody anything; one that may have left is answered alike, or paid again."""
+    """A response that never left costs nothing; one that may have left is sent again alike, or is another loss."""
     site.release()
     places = (tmp_path / f"killed-{number}" for number in range(1000))
 
@@ -248,7 +248,7 @@ def test_a_round_that_killed_the_site_at_any_write_is_trained_anew_and_paid_once
             ledger = Ledger(folder / "ledger.jsonl")
             assert (len(ledger.entries("dp-sgd")), len(ledger.entries("answered"))) == (1, 1)
             (kept,) = (folder / "updates").rglob("[!.]*.safetensors")
-            kept.unlink()  # it has left: now another answer is another loss
+            kept.unlink()  # it has left: now another response is another loss
             doomed.train(1)
             assert len(Ledger(folder / "ledger.jsonl").entries("dp-sgd")) == 2
 

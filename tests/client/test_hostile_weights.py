@@ -1,7 +1,7 @@
-"""Weights of a hostile coordinator: what training tells of a clip stays under noise, whatever they are.
+"""Weights of a hostile coordinator: training reveals a clip only under noise, whatever they are.
 
 The attack as it was found: weights, or a standardisation, that make the gradient of some clips NaN. Norm cuts and noise
-pass NaN on, so whether a clip is one of them was told exactly, at any epsilon.
+pass NaN on, so whether a clip is one of them was revealed exactly, at any epsilon.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Nothing is answered that the steward has not approved, and it uses the very arrays that were approved."""
+"""A site responds only to approved studies, and uses the very arrays that were approved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both sides of a federated code together: the real ClientApp answers the server's stage, and releases in the code."""
+"""Both sides of a federated code together: the real ClientApp trains with the server and releases in the code."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def test_systemd_takes_a_unit_and_finds_it_little_exposed(kind: str, tmp_path: P
     judged = _systemd_analyze("security", "--offline=true", "--no-pager", unit)
     level = re.search(r"Overall exposure level for .*: ([\d.]+)", judged.stdout)
     if level is None:
-        pytest.skip("this systemd does not judge units offline")
+        pytest.skip("this systemd does not rate units offline")
     assert float(level[1]) <= EXPOSURE
 
 

@@ -1,4 +1,4 @@
-"""Both sides of secure aggregation together: the sum is right, no summand is told, and who drops out is done without.
+"""Both sides of secure aggregation together: the sum is right, no summand is revealed, and lost sites are left out.
 
 Sites answer by the functions that answer Flower's messages; only their training is stood in for.
 """

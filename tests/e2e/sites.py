@@ -97,7 +97,7 @@ class SiteProcess:
         return found
 
     def connector_port(self) -> int:
-        """Where its SuperNode was told to call."""
+        """Address that its SuperNode calls."""
         for line in command_lines(self.children()).values():
             if "--superlink" in line:
                 return int(line[line.index("--superlink") + 1].rpartition(":")[2])

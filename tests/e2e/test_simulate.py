@@ -54,7 +54,7 @@ BUDGETED = STUDY.replace(
 
 @dataclass
 class Command:
-    """A `moretta` process, all that it told, and what its children carried in their environment."""
+    """A `moretta` process, all its output, and the environment of its children."""
 
     process: subprocess.Popen[str]
     out: Path

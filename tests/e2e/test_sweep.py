@@ -137,7 +137,7 @@ def test_results_are_used_again_as_long_as_nothing_they_depend_on_has_changed(sw
     assert [row["settings"] for row in first["rows"]] == [{"privacy.epsilon": 2}, {"privacy.epsilon": "inf"}]
     assert first["rows"][0]["model_nominal"] == 2.0
     assert first["rows"][0]["model_clip"] != first["rows"][0]["release_clip"]
-    assert first["rows"][1]["model_clip"] == first["rows"][1]["release_clip"]  # it tells as much as the release
+    assert first["rows"][1]["model_clip"] == first["rows"][1]["release_clip"]  # it reveals as much as the release
 
     again = here(done)
     assert (again["done"], again["reused"]) == (0, 4)

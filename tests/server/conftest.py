@@ -28,7 +28,7 @@ NODE_UNAVAILABLE = 5
 
 
 def reply_from(node: int, content: RecordDict | str, to: str = "m", code: int = 2) -> Message:
-    """An answer of a node, or the error that Flower's SuperLink gives in its place."""
+    """A reply of a node, or the error that Flower's SuperLink gives in its place."""
     if isinstance(content, str):
         source = 1 if code == NODE_UNAVAILABLE else node
         metadata = Metadata(1, "r", source, 0, to, "", 1e9, 1e9, "query")

@@ -1,4 +1,4 @@
-"""A site that answers `release` and `fetch` from files on disk, for tests of the server's stages."""
+"""A site that responds to `release` and `fetch` from files on disk, for tests of the server's stages."""
 
 from __future__ import annotations
 

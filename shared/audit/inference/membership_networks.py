@@ -18,9 +18,9 @@ MAX_ROWS = 4096
 def membership_by_twelve(seen: Float64, shadow: Float64, inside: Bool, *, seed: int = 0) -> Float64:
     """Log-odds [n] that an example was trained on, by the network chosen on shadow models.
 
-    A network sees how far a model's confidence in an example lies above the mean of the other models that were trained
-    on the example, and above the mean of those that were not; and this latter mean, which shows how hard it is. Halves
-    of shadow models are held out to stop networks and to choose one.
+    A network has three inputs: how far a model's confidence in an example lies above the mean of other models that were
+    trained on it; how far above the mean of those that were not; and this latter mean, which shows how hard it is.
+    Halves of shadow models are held out to stop networks and to choose one.
 
     Args:
         seen: [n], confidences of the attacked model.

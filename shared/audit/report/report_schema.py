@@ -98,7 +98,7 @@ class EmotionResults(Record):
     face: EmotionResult | None = None
     fused: EmotionResult | None = None  # the vote: a weighted mean of probabilities
     learned: EmotionResult | None = None
-    """Learned fusion; null without a reason in `absent` where the study asks for none."""
+    """Learned fusion; null without a reason in `absent` where the study requests none."""
     absent: dict[Modality, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -55,7 +55,7 @@ def noiseless(anonymizer: BudgetedVoice, person: Person) -> np.ndarray:
 
 
 def worst_pair(anonymizer: BudgetedVoice, clips_each: int, times: int = 1) -> tuple[Person, Person]:
-    """The two of some people who are told most apart; each recorded everything so many times."""
+    """The two most different of some people; each recorded everything so many times."""
     order = np.random.default_rng(1).permutation(24).reshape(-1, clips_each)
     people = [tuple(clips(24)[n] for n in chosen) * times for chosen in order]
 

@@ -1,7 +1,7 @@
 """Public arrays of a hostile coordinator: refused by themselves, or every clip is released and noise covers it all.
 
 As attacks were found: a divisor of 5e-324 made the rows of some clips NaN, which noise passes on; a projection of
-3.4e38 overflowed above a threshold alone, and the clip that was dropped for it told one exact bit.
+3.4e38 overflowed above a threshold alone, and the clip that was dropped for it revealed one exact bit.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def test_a_projection_that_overflows_above_a_threshold_drops_no_clip() -> None:
 
 
 def test_a_network_whose_codes_are_huge_and_alike_does_not_break_the_persons_covariance() -> None:
-    """Rounding made its smallest eigenvalues negative, their root NaN, and who was dropped for it told of the clips."""
+    """Rounding made its smallest eigenvalues negative, their root NaN, and the dropped people revealed their clips."""
     study, arrays, rules = honest("speaker-normalized by a network")
     hostile = {name: np.full_like(array, min(rules[name].largest, 1e6)) for name, array in arrays.items()}
     hostile["voice/speaker/spread"][:] = 5e-4

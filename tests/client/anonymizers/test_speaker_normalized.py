@@ -78,7 +78,7 @@ def test_every_form_keeps_the_format(shared: Any, spoken: Clips, form: str) -> N
 
 
 def test_what_is_the_same_in_all_of_a_speakers_clips_is_not_released(shared: Any, spoken: Clips) -> None:
-    """A whole octave and 20 dB apart, and told alike: only differences between a speaker's clips are left."""
+    """A whole octave and 20 dB apart, and released alike: only differences between a speaker's clips are left."""
     mine = [(speaker, clip) for speaker, clip in spoken if speaker == "0"]
     louder = [("loud", np.clip(3 * clip, -1, 1)) for _, clip in mine]
     here = np.stack(released(fitted(shared, mine), mine))
@@ -167,7 +167,7 @@ def test_after_a_clip_was_deleted_the_others_are_released_as_if_it_had_never_bee
     kept = (tmp_path / FILE).read_bytes()
     assert clip_digest(spoken[0][1]) not in kept and clip_digest(spoken[1][1]) in kept
     again = build(shared, form)
-    again.keep_in(tmp_path)  # has never heard of the deleted clip
+    again.keep_in(tmp_path)  # has never had the deleted clip
     again.fit(left, SeededNoise(3, "again"))
     for one, other in zip(after, released(again, left), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -65,7 +65,7 @@ def test_the_shift_of_a_speaker_is_drawn_once_and_kept(tmp_path: Path) -> None:
 
 
 def test_a_memory_without_shifts_is_refused(tmp_path: Path) -> None:
-    """Such as an earlier version wrote: clips told with it would give away those that were told without."""
+    """A file of an earlier version: clips released with it would reveal those that were released without."""
     from safetensors.numpy import load_file, save_file
 
     path = tmp_path / "kept"

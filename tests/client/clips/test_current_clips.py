@@ -226,7 +226,7 @@ def _sound_only(site: RequestStage) -> None:
 
 @pytest.mark.parametrize("lose", [_sound_only, _unmounted, _empty, _another_folder, _row_only, _no_table])
 def test_a_folder_that_is_not_there_or_a_person_deleted_by_half_is_no_withdrawal(site: RequestStage, lose: Any) -> None:
-    """Nothing is answered, nothing is removed, and once the folder is back the release holds as before."""
+    """Every request is refused, nothing is removed, and once the folder is back the release holds as before."""
     site.release()
     whole = site.corpus.with_name("whole")
     shutil.copytree(site.corpus, whole)

@@ -1,4 +1,4 @@
-"""A person withdraws: nothing is read, made or sent of them from then on, and the steward is told what is still out."""
+"""A person withdraws: nothing of theirs is read, made or sent from then on, and the steward gets a list of the rest."""
 
 from __future__ import annotations
 

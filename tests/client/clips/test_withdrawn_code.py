@@ -60,7 +60,7 @@ def test_a_code_is_not_trained_on_with_a_person_who_left_between_two_rounds(site
     assert "failure" not in trained(site, 1, first)
     site.delete("1004")
     assert trained(site, 2, first)["failure"] == CHANGED
-    assert trained(site, 1, first)["failure"] == CHANGED  # nor is the kept answer told again
+    assert trained(site, 1, first)["failure"] == CHANGED  # nor is the kept response sent again
     assert not list((site.home.root / "updates").rglob("*.safetensors"))
     assert taught_by(site) == [3]
 
@@ -77,7 +77,7 @@ def test_the_same_study_run_again_trains_its_code_anew_without_the_person_and_pa
     other = {**again, "emotion.bias": np.ones_like(again["emotion.bias"])}  # as another first round leads to
     assert "failure" not in trained(site, 2, other)
     assert taught_by(site) == [3, 2, 2]
-    assert "failure" in trained(site, 2, again)  # within one run a round has one answer, as ever
+    assert "failure" in trained(site, 2, again)  # within one run a round has one response, as ever
 
 
 def test_clips_that_come_between_two_rounds_have_no_part_in_the_second(site: RequestStage, first: Any) -> None:

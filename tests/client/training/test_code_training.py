@@ -75,7 +75,7 @@ def taught(site: SiteSettings, study: Study, number: int = 1, **changes: Any) ->
 
 
 def summed(site: SiteSettings, study: Study) -> np.ndarray:
-    """The sum of cut gradients that an answer tells, without noise, as one vector."""
+    """The sum of cut gradients in a response, without noise, as one vector."""
     weights = first(study)
     response = train_round(site, RoundRequest(study, "code", 1, weights))
     moved = np.concatenate([(weights[name] - response.arrays[name]).ravel() for name in TRAINED])
@@ -185,7 +185,7 @@ def test_by_speaker_nobody_moves_the_sum_by_more_than_the_norm_and_no_clip_by_mo
 
 @pytest.mark.parametrize("unit", ["clip", "speaker"])
 def test_the_noise_of_a_response_is_what_the_study_requires(simulated: Any, requested: Study, unit: str) -> None:
-    """Half of it is caught: system noise, over all values of the answer."""
+    """Half of the noise is caught: system noise, over all values of the response."""
     study = requested.with_changes(voice__options__code_unit=unit)
     quiet = summed(
         replace(simulated.site(), home=simulated.folder / "quiet"), study.with_changes(voice__options__code_epsilon=0.0)
@@ -197,7 +197,7 @@ def test_the_noise_of_a_response_is_what_the_study_requires(simulated: Any, requ
 
 
 def test_held_out_speakers_have_no_part_in_the_code(simulated: Any, requested: Study) -> None:
-    """1001 is held out everywhere; who is tested has not taught the code that the tested models read."""
+    """1001 is held out everywhere: the code of tested models was not trained on tested people."""
     site = simulated.site()
     taught(site, requested)
     [cohort] = Ledger(site.ledger).entries("cohort")

@@ -27,7 +27,7 @@ SAMPLED = SampledGaussian(noise_multiplier=1.0, rate=0.3, steps=6)
 
 @dataclass
 class Halved:
-    """Half the noise that was asked for."""
+    """Half of the requested noise."""
 
     source: Randomness
 

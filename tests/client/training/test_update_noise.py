@@ -1,4 +1,4 @@
-"""A site's own part of site-level differential privacy: cut to the norm, its share of noise, told once and alike."""
+"""A site's own part of site-level differential privacy: cut to the norm, its share of noise, sent once and alike."""
 
 from __future__ import annotations
 

@@ -376,7 +376,7 @@ def test_the_installed_bundle_passes_and_flower_takes_the_gate_s_signature(tmp_p
         pytest.param(serving(BUILT, {"fab_id": "evil/app"}), id="another app"),
         pytest.param(serving(BUILT, {"fab_version": "../../evil"}), id="a version that is a path"),
         pytest.param(serving(BUILT, {"primary_task_type": "flwr-agentapp"}), id="an agent"),
-        pytest.param(serving(BUILT, {"fab_hash": "0" * 64}), id="asked for under another hash"),
+        pytest.param(serving(BUILT, {"fab_hash": "0" * 64}), id="requested under another hash"),
         pytest.param(serving(BUILT, fab_said={"hash_str": "0" * 64}), id="answered under another hash"),
         pytest.param(
             serving(tampered(), fab_said={"verifications": {"valid_license": "1", "moretta-connector": "{}"}}),

@@ -18,7 +18,7 @@ from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
 
 
 class Slept(list[float]):
-    """A sleep that takes no time and remembers what it was asked for."""
+    """A sleep that takes no time and remembers the requested seconds."""
 
     async def __call__(self, seconds: float) -> None:
         self.append(seconds)

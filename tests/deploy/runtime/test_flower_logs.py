@@ -35,7 +35,7 @@ def test_flower_s_programs_start_through_ours(program: tuple[str, ...], tmp_path
 
 
 def test_what_flower_logs_of_a_site_s_words_is_one_printable_line() -> None:
-    """Such as the hash of a bundle that a site asks for."""
+    """Text such as the hash of a bundle that a site requests."""
     done = subprocess.run([sys.executable, "-c", SAYS], capture_output=True, text=True, check=True)
     (line,) = done.stderr.splitlines()
     assert line.endswith(r"fab a\x1b[2J\n2026 all is well")

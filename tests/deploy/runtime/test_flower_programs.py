@@ -105,7 +105,7 @@ def test_without_the_secret_no_task_can_be_taken(supernode: RealSuperNode, secre
     with pytest.raises(httpx.HTTPStatusError, match="401 Unauthorized"):
         supernode.client(secret).AcquireTask(request)
     own = supernode.client(supernode.runtime.secret.read_bytes())
-    assert not own.AcquireTask(request).HasField("task")  # there is none, and who knows the secret is told so
+    assert not own.AcquireTask(request).HasField("task")  # there is none: the reply to the right secret
 
 
 def test_without_a_task_s_token_nothing_of_it_can_be_fetched(supernode: RealSuperNode) -> None:

@@ -17,7 +17,7 @@ FAIL = [sys.executable, "-S", "-c", "raise SystemExit(3)"]
 
 
 class Watch:
-    """A clock that the test moves, and what was told."""
+    """A clock that the test moves, and the messages that were shown."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""The watcher of a study, over a Control API that does as it is told."""
+"""The watcher of a study, over a Control API whose replies the test sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every fault that the doctor knows is made, found, and told with what puts it right."""
+"""Every fault that the doctor knows is made, found, and reported with its remedy."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_a_failed_job_fails_the_cells_that_need_it_and_no_other(tiny_corpus: Pat
     rows = collect(plan, shelf, {failed.key: "the disk is full"})
     assert [row.failed for row in rows] == ["the disk is full", ""]
     assert (rows[0].uar, rows[0].folds, rows[0].model_clip, rows[0].best_top1) == (None, 0, None, False)
-    assert rows[0].top1 == 0.6  # what is known is told
+    assert rows[0].top1 == 0.6  # the known figure is reported
     assert rows[1].best_top1
 
 

@@ -110,7 +110,7 @@ def _joined(network: Network, corpus: Path, names: tuple[str, ...]) -> list[Site
 
 
 def seeded(network: Network) -> list[Site]:
-    """The sites in test mode, without anything that an earlier study told them to do wrong."""
+    """The sites in test mode, without the misbehaviour of an earlier study."""
     chosen = [site for site in network.sites if site.name in SITES]
     for site in chosen:
         site.sabotage()

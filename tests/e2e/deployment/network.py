@@ -66,7 +66,7 @@ def free_port() -> int:
 
 @dataclass
 class Command:
-    """A `moretta` process and all that it told."""
+    """A `moretta` process and all its output."""
 
     process: subprocess.Popen[str]
     lines: list[str] = field(default_factory=list)

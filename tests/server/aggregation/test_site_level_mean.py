@@ -185,7 +185,7 @@ def test_why_flowers_own_is_not_used() -> None:
     weighted = _flower("Fixed", 0.0, 1.0, 2).aggregate_train(1, [_reply(ones, 90), _reply(-ones, 10)])[0]["w"].numpy()
     assert np.allclose(weighted, 0.8 * 0.5)  # one site moves the mean by 0.9, the noise is for 0.5
     fewer = _flower("Fixed", 1.0, 1.0, 1000).aggregate_train(1, [_reply(ones)])[0]["w"].numpy()
-    assert np.abs(fewer - 0.5).max() < 0.01  # one answer of a thousand: a thousandth of the noise it needs
+    assert np.abs(fewer - 0.5).max() < 0.01  # one response of a thousand: a thousandth of the noise it needs
     adaptive = _flower("Adaptive", 0.0, 4, initial_clipping_norm=1.0)
     for number in range(5):
         adaptive.aggregate_train(number, [_reply(100 * ones) for _ in range(4)])

@@ -31,7 +31,7 @@ class SuperLink:
     """Messages whose replies were announced: Flower deletes them then, and calls them unavailable afterwards."""
 
     def PullMessages(self, request: Any) -> Any:  # noqa: N802 - Flower's name
-        assert not self.forgotten & set(request.message_ids), "a message is asked for that the SuperLink has forgotten"
+        assert not self.forgotten & set(request.message_ids), "a message is requested that the SuperLink has forgotten"
         self.forgotten |= self.replies.keys() & set(request.message_ids)
         found = [self.replies.pop(i) for i in request.message_ids if i in self.replies]
         return SimpleNamespace(messages_list=[m for m, _ in found], message_object_trees=[t for _, t in found])

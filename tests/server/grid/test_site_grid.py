@@ -255,7 +255,7 @@ def test_a_response_that_was_lost_in_an_outage_is_requested_again(three: Any, he
 
 
 def test_a_site_that_is_there_and_silent_gets_the_request_again_now_and_then(three: Any, hello: Any) -> None:
-    """Flower's SuperNode gives up an answer that it could not send, and stays online as if nothing had been."""
+    """Flower's SuperNode gives up a response that it could not send, and stays online as before."""
     site_grid = three(lambda node, message: None if node == 2 else hello(node))
     sleep = site_grid.sleep
 

@@ -296,7 +296,7 @@ def test_emotion_labels_come_out_of_the_same_rounds(run_of: Callable[..., Run]) 
     assert np.linalg.matrix_rank(after.weights) <= 5
     assert np.abs(after.weights - before.weights).max() > 0.1
     reached = np.linalg.lstsq(TRUE.T, after.weights, rcond=None)[0]
-    assert np.linalg.norm(TRUE.T @ reached) > 0.95 * np.linalg.norm(after.weights)  # in the space that sites asked for
+    assert np.linalg.norm(TRUE.T @ reached) > 0.95 * np.linalg.norm(after.weights)  # the sites' space
     np.testing.assert_array_equal(after.spread, before.spread)
 
     noisy = study(voice={**codewords, "code_epsilon": 1.0})

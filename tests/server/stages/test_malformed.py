@@ -1,4 +1,4 @@
-"""The malformed answers that once ended a study for all: each costs its site, and the other's study goes on."""
+"""Malformed responses that once ended a study for all: each costs its site, and the other's study goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The WORLD vocoder: what is changed changes by as much as was asked for, and nothing else does."""
+"""The WORLD vocoder: requested changes have the requested size, and nothing else changes."""
 
 from __future__ import annotations
 

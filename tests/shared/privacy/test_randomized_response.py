@@ -83,7 +83,7 @@ def test_no_token_gives_none() -> None:
 
 @pytest.mark.parametrize("epsilon", [27.0, 40.0, 800.0, 1e6])
 def test_however_large_an_epsilon_is_wrong_labels_occur_and_figures_are_finite(epsilon: float) -> None:
-    """Chance comes in steps of 2^-52: a lie rarer than that is none, and whoever sees the answer is certain."""
+    """Chance comes in steps of 2^-52: a rarer false label never occurs, so the released label would be certain."""
     response = RandomizedResponse(choices=64, token_epsilon=epsilon)
     lie = (1 - response.keep) / 63
     assert lie > 1_000 * 2.0**-52

@@ -71,4 +71,4 @@ def test_noise_for_more_sites_than_have_clips_to_train_on_is_refused_before_it_i
         check_training_sites(study.with_changes(train__fraction_train=0.7), [["voice", "face"]] * 3)
     with pytest.raises(StudyError, match="2 of 3 sites have clips of face"):
         check_training_sites(study, [["voice", "face"], ["voice", "face"], ["voice"]])
-    check_training_sites(parse_study({"train": {"min_sites": 3}}), [["voice"]])  # such a round asks for no more
+    check_training_sites(parse_study({"train": {"min_sites": 3}}), [["voice"]])  # such a round needs no more

@@ -1,4 +1,4 @@
-"""A public network as an attacker of sex and age group: a planted answer is found as often as it is there."""
+"""A public network as an attacker of sex and age group: a planted attribute is found as often as it is there."""
 
 from __future__ import annotations
 

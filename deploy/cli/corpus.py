@@ -27,7 +27,7 @@ def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of clips.")],
     *,
     names: Annotated[Path | None, typer.Option(metavar="DIR", help="CREMA-D's own lists, to compare with.")] = None,
-    labels: Annotated[Literal["intended", "vote"], typer.Option(help="Whose emotion labels count.")] = "intended",
+    labels: Annotated[Literal["intended", "vote"], typer.Option(help="Source of emotion labels.")] = "intended",
     as_json: AsJson = False,
 ) -> None:
     """Decode every file and show what is there, and which files cannot be used and why.

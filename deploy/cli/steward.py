@@ -66,7 +66,7 @@ def withdraw(
     *,
     home: SiteFolder = None,
     yes: Yes = False,
-    show_all: Annotated[bool, typer.Option("--list", help="Who has withdrawn, and what has left.")] = False,
+    show_all: Annotated[bool, typer.Option("--list", help="List withdrawals, and data that has left.")] = False,
     undo: Annotated[bool, typer.Option("--undo", help="They consented again: read their clips.")] = False,
     study: Annotated[str | None, typer.Option(metavar="DIGEST", help="Remove what is kept of this study.")] = None,
     as_json: AsJson = False,
@@ -105,7 +105,7 @@ def withdraw(
     elif study is not None:
         found = _stored_study(settings, study)
         remove_stored(settings, found, "the steward removed it")
-        show({"study": found}, f"What was kept of the study {found} is removed", as_json=as_json)
+        show({"study": found}, f"All data kept of the study {found} is removed", as_json=as_json)
     elif speaker is not None and undo:
         withdrawal.give_back(settings, speaker)
         line = f"The clips of speaker {speaker} are read again from now on"

@@ -103,7 +103,7 @@ def _grid(
 def choose(  # noqa: PLR0917 - typer reads the options from the signature
     corpus: Annotated[Path, typer.Option(help="The folder of the site's own clips.")],
     max_top1: Annotated[float, typer.Option(min=0.0, max=1.0, help="Cap on the strongest top-1, upper end.")],
-    modality: Annotated[Literal["voice", "face"], typer.Option(help="What to choose an anonymizer for.")] = "voice",
+    modality: Annotated[Literal["voice", "face"], typer.Option(help="Modality of the anonymizer.")] = "voice",
     attackers: AttackerNames = "",
     candidates: Annotated[Path | None, typer.Option(help="Grid file (TOML) of other candidates.")] = None,
     study: Annotated[Path | None, typer.Option(help="Study to take seed, labels and public data from.")] = None,

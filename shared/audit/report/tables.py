@@ -22,7 +22,7 @@ TITLES = {
     "inversion": "Undoing the anonymization",
     "cross-modal": "Linking a voice to a face",
     "membership": "Membership of the training data",
-    "updates": "What training updates reveal",
+    "updates": "Leaks of training updates",
 }
 MEANINGS = {
     "attribute": "Can somebody infer the sex or the age group of an unknown person from what was released?",

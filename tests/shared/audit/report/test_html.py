@@ -270,7 +270,7 @@ def test_absent_attacker_is_listed_with_the_command_that_gets_it(page: str) -> N
 
 
 def test_privacy_without_guarantee_is_never_a_number(page: str) -> None:
-    table = page.partition("What the epsilons are worth")[2].partition("</table>")[0]
+    table = page.partition("Meaning of the epsilons")[2].partition("</table>")[0]
     rows = [re.findall(r"<td[^>]*>([^<]*)", row) for row in table.split("<tr>")]
     assert ["clip", "none", "no guarantee", "all"] in rows
     assert ["clip", "2,704", "weak or none", "all"] in rows

@@ -32,7 +32,7 @@ def test_an_absent_evaluator_states_how_to_get_it_and_is_no_zero(example: Module
 
 def test_words_melody_and_landmarks_stand_in_a_table_of_their_own_beside_originals(example: ModuleType) -> None:
     page = render_html(example.report())
-    section = page.partition("What can still be understood")[2].partition("</table>")[0]
+    section = page.partition("Remaining content")[2].partition("</table>")[0]
     rows = re.findall(r"<tr><th scope=.row.*?</tr>", section, re.DOTALL)
     assert len(rows) == 3
     assert re.findall(r'class="value">([^<]+)', rows[0]) == ["3.1 %", "62.0 %"]
@@ -40,7 +40,7 @@ def test_words_melody_and_landmarks_stand_in_a_table_of_their_own_beside_origina
     assert "Landmark error" in rows[2] and re.findall(r'class="value">([^<]+)', rows[2]) == ["0.021"]
     assert "everybody gets one face" in section and "pocketsphinx" not in _lines(page)
     emotion_alone = [row for row in example.utility() if row.target == "emotion"]
-    assert "What can still be understood" not in render_html(example.report(utility=tuple(emotion_alone)))
+    assert "Remaining content" not in render_html(example.report(utility=tuple(emotion_alone)))
 
 
 def test_without_evaluators_there_is_no_table(example: ModuleType) -> None:

@@ -29,6 +29,7 @@ from moretta.shared.features.faces import FaceCropper
 from moretta.shared.features.speaker_scale import PublicMeasures
 from moretta.shared.models.expression_nets import ChannelNet, PointNet, net_arrays, standardised
 from moretta.shared.models.head import make_identity, render_clip
+from moretta.shared.models.optimizers import step_down
 
 FIRST_SCENE, FIRST_PUBLIC = 2_000_000, 4_000_000
 """Seeds of the people in the training data, and of those whose tracks are public. Corpora and autoencoders draw theirs
@@ -57,7 +58,7 @@ def train_points(scenes: Scenes, progress: Notify, *, epochs: int = 5, batch: in
         wanted = np.stack([points for _, points, _ in samples]).reshape(batch, -1).astype(np.float32)
         found = net(standardised(np.stack([picture for picture, _, _ in samples])))
         loss = torch.nn.functional.smooth_l1_loss(found, torch.from_numpy(wanted), beta=0.05)
-        _step(loss, optimizer, schedule)
+        step_down(loss, optimizer, schedule)
         if step % 250 == 0:
             progress(f"points {step} of {steps}: {loss.item():.6f}")
     return net.eval()
@@ -83,7 +84,7 @@ def train_channels(
         wanted = torch.from_numpy(np.stack([own for _, own in samples]).astype(np.float32) * weights)
         error = net(standardised(np.stack([picture for picture, _ in samples]))) - wanted
         loss = relative_loss(error, each)
-        _step(loss, optimizer, schedule)
+        step_down(loss, optimizer, schedule)
         if step % 250 == 0:
             progress(f"channels {step} of {steps}: {loss.item():.6f}")
     return net.eval(), np.asarray(1 / weights, np.float32)
@@ -158,13 +159,6 @@ def relative_loss(error: torch.Tensor, each: int) -> torch.Tensor:
     apart = by_person - by_person.mean(1, keepdim=True)
     relative = apart.square().mean() * each / (each - 1)
     return RELATIVE * relative + (1 - RELATIVE) * error.square().mean()
-
-
-def _step(loss: torch.Tensor, optimizer: torch.optim.Optimizer, schedule: Any) -> None:
-    optimizer.zero_grad()
-    torch.autograd.backward(loss)
-    optimizer.step()
-    schedule.step()
 
 
 def _speech(rng: np.random.Generator) -> npt.NDArray[np.float64]:

@@ -47,6 +47,7 @@ from moretta.shared.features.speaker_scale import PublicMeasures
 from moretta.shared.models.expression_nets import net_arrays
 from moretta.shared.models.head_model import HeadModel
 from moretta.shared.models.landmark_net import MODES, LandmarkNet, negative_log_likelihood
+from moretta.shared.models.optimizers import step_down
 
 FIRST_HEAD, FIRST_SCENE, FIRST_HELD_OUT = 5_000_000, 5_100_000, 5_200_000
 """Seeds of the people whose shapes make the basis, of those in the training data, and of those held out of it."""
@@ -103,11 +104,7 @@ def train(
                 log_sigma = torch.full_like(log_sigma, -2.5)
             likelihood = negative_log_likelihood(places, log_sigma, truth).mean()
             modes = relative_loss(torch.einsum("npk,cpk->nc", places - truth, read), each)
-            optimizer.zero_grad()
-            torch.autograd.backward(likelihood + MODE_LOSS * modes)
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-            optimizer.step()
-            schedule.step()
+            step_down(likelihood + MODE_LOSS * modes, optimizer, schedule, longest=5.0)
             if step % 100 == 0 or step == steps - 1:
                 error = (places - truth).norm(dim=2).mean().item()
                 losses = f"likelihood {likelihood.item():.3f}, modes {modes.item():.3f}"

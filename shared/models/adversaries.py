@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moretta.shared.core.workers import one_thread, seeded
+from moretta.shared.models.optimizers import step_down
 
 ABLE = 0.9
 """The least balanced accuracy in the loop, without reversal, of an adversary worth training against."""
@@ -143,9 +144,7 @@ def train_fresh(
         for _ in range(epochs):
             network.train()
             for batch in batches(len(rows), _BATCH):
-                optimizer.zero_grad()
-                cross_entropies(network(rows[batch]), labels[batch], weights).mean().backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
+                step_down(cross_entropies(network(rows[batch]), labels[batch], weights).mean(), optimizer)
             network.eval()
             with torch.no_grad():
                 logits = network(others)

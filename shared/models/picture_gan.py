@@ -8,15 +8,15 @@ features (Salimans et al., NeurIPS 2016, section 3.1).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from moretta.shared.models.optimizers import Descent
+
 _LEAK = 0.2
-_BETAS = (0.5, 0.999)
 
 
 class PatchDiscriminator(nn.Module):
@@ -68,24 +68,6 @@ class Adversary:
         _, values = self._network(torch.cat([real, made.detach()]))
         own, other = values.chunk(2)
         return self._descent(functional.relu(1 - own).mean() + functional.relu(1 + other).mean())
-
-
-class Descent:
-    """Adam at a rate that is constant, then falls linearly to zero over the second half of the steps."""
-
-    def __init__(self, weights: Iterable[nn.Parameter], steps: int, rate: float) -> None:
-        self._optimizer = torch.optim.Adam(weights, lr=rate, betas=_BETAS)
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, lambda step: min(1.0, 2 * (1 - step / steps))
-        )
-
-    def __call__(self, loss: Tensor) -> float:
-        """One step down this loss, which is returned."""
-        self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        self._schedule.step()
-        return float(loss.detach())
 
 
 class UNet(nn.Module):

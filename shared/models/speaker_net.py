@@ -21,6 +21,7 @@ from moretta.shared.core.errors import StudyError
 from moretta.shared.core.workers import seeded
 from moretta.shared.features.speaker_code import CODE_LIMIT, HiddenLayer
 from moretta.shared.features.speaker_normalization import PRIOR_CLIPS_PER_VALUE
+from moretta.shared.models.optimizers import step_down
 
 Floats = npt.NDArray[np.float64]
 
@@ -187,9 +188,7 @@ class _Training:
             codes = whitened_codes(self.net(speech.places), speech.clips)
             codes = codes + self._noise * torch.randn_like(codes)
             loss = functional.cross_entropy(self.head(codes), speech.emotion, weight=self._balance)
-            self._optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self._optimizer.step()
+            step_down(loss, self._optimizer)
 
     @torch.no_grad()
     def loss(self, speech: PublicSpeech) -> float:

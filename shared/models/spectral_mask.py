@@ -20,6 +20,7 @@ from torch.nn import functional
 from moretta.shared.core.workers import seeded
 from moretta.shared.features.mfcc import SAMPLE_RATE, check_samples
 from moretta.shared.models.adversaries import batches
+from moretta.shared.models.optimizers import step_down
 
 WINDOW_SAMPLES, HOP_SAMPLES = 512, 320
 BINS, MELS = WINDOW_SAMPLES // 2 + 1, 64
@@ -91,10 +92,8 @@ def train_mask(mixtures: Sequence[Tensor], targets: Sequence[Tensor], *, epochs:
         optimizer = torch.optim.Adam(network.parameters(), lr=_RATE, fused=True)
         for _ in range(epochs):
             for batch in batches(len(seen), _BATCH):
-                optimizer.zero_grad()
                 missed = network(seen[batch]) * seen[batch] - wanted[batch]
-                (missed.abs() / unit[batch]).mean().backward()
-                optimizer.step()
+                step_down((missed.abs() / unit[batch]).mean(), optimizer)
     return network.eval()
 
 

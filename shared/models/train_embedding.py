@@ -30,6 +30,7 @@ from moretta.shared.models.adversarial_embedding import (
 )
 from moretta.shared.models.adversaries import balance, batches, recall, strength_at, variation
 from moretta.shared.models.held_out_people import ATTRIBUTES, People, Split, read_afresh
+from moretta.shared.models.optimizers import step_down
 from moretta.shared.models.replacement_autoencoder import SEXES, Floats, Scale, placed, scale_of
 from moretta.shared.models.train_replacement import BATCH, RATE, READER_RATE
 from moretta.shared.pretrained.encoder import PretrainedEncoder
@@ -96,10 +97,8 @@ def fitted(known: People, task: EmbeddingTask, *, seed: int) -> Fitted:
         for epoch in range(task.epochs):
             network.strength = strength_at(epoch / task.epochs, most=task.strength)
             for batch in batches(len(places), BATCH):
-                optimizer.zero_grad()
                 missed, of_people, of_sexes = terms(network(places[batch]), targets[batch])
-                (missed + of_people / np.log(people) + of_sexes / np.log(len(SEXES))).mean().backward()
-                optimizer.step()
+                step_down((missed + of_people / np.log(people) + of_sexes / np.log(len(SEXES))).mean(), optimizer)
                 lost[epoch] += float(of_people.detach().sum()), float(of_sexes.detach().sum())
         return Fitted(network, scale, lost / len(places))
 

@@ -45,7 +45,8 @@ from moretta.shared.models.landmark_face import (
     PointLayers,
     PointModes,
 )
-from moretta.shared.models.picture_gan import Adversary, Descent, PatchDiscriminator
+from moretta.shared.models.optimizers import Descent
+from moretta.shared.models.picture_gan import Adversary, PatchDiscriminator
 
 Notify = Callable[[str], None]
 SHOWN = 16

@@ -30,6 +30,7 @@ from moretta.shared.models.mini_hubert import (
     heard_frames,
     standardised,
 )
+from moretta.shared.models.optimizers import step_down
 
 BATCH, CROP_FRAMES = 16, 200
 """Crops of 2 s in a step."""
@@ -76,12 +77,8 @@ def train_mini_hubert(clips: Iterable[Audio], task: MiniHubertTask, step: Callab
         for _ in range(task.steps):
             batch, units = _crops(named, generator)
             mask = _mask(units.shape, generator)
-            optimizer.zero_grad()
             loss = functional.cross_entropy(network(batch, mask)[mask], units[mask])
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
+            step_down(loss, optimizer, schedule, longest=1.0)
             lost.append(loss.item())
             step()
         return Trained(MiniHubert.of(network, mean, std), lost)

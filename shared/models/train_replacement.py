@@ -31,6 +31,7 @@ from moretta.shared.models.adversaries import (
     variation,
 )
 from moretta.shared.models.held_out_people import held_out_people
+from moretta.shared.models.optimizers import step_down
 from moretta.shared.models.replacement_autoencoder import (
     FIGURES,
     SEXES,
@@ -149,9 +150,7 @@ def fitted(known: PublicSplit, task: ReplacementTask, *, seed: int) -> Replaceme
                 wanted[mine] = known.places[drawn.choice(rows, len(mine))] if len(mine) else wanted[mine]
             targets = torch.tensor(np.column_stack([wanted, known.sex, weights]), dtype=torch.float32)
             for batch in batches(len(places), BATCH):
-                optimizer.zero_grad()
-                losses(network(places[batch]), targets[batch]).mean().backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
+                step_down(losses(network(places[batch]), targets[batch]).mean(), optimizer)
         return network
 
 

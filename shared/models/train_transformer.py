@@ -17,6 +17,7 @@ import torch
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.workers import seeded
 from moretta.shared.models.adversaries import Labelled, batches, fresh_readers, linear_reader
+from moretta.shared.models.optimizers import step_down
 from moretta.shared.models.privacy_transformer import (
     TARGETS,
     PrivacyTransformer,
@@ -148,11 +149,8 @@ def fitted(known: Clones, scale: Scale, task: TransformerTask, *, seed: int) -> 
             for batch in batches(utterances * together, BATCH):
                 said, source = batch // together, batch % together
                 to = target[said, source]
-                optimizer.zero_grad()
                 missed = network(every[said, source], wanted[said, to]) - every[said, to]
-                missed.square().mean().backward()
-                optimizer.step()
-                schedule.step()
+                step_down(missed.square().mean(), optimizer, schedule)
         return network.eval()
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from moretta.shared.core.workers import seeded
-from moretta.shared.models.picture_gan import Adversary, Descent, PatchDiscriminator
+from moretta.shared.models.optimizers import Descent
+from moretta.shared.models.picture_gan import Adversary, PatchDiscriminator
 from moretta.shared.models.translated_face import (
     LABELS,
     PARTS,

@@ -34,6 +34,7 @@ from moretta.shared.models.adversaries import (
     variation,
 )
 from moretta.shared.models.held_out_people import held_out_people
+from moretta.shared.models.optimizers import step_down
 from moretta.shared.models.replacement_autoencoder import SEXES, Scale
 from moretta.shared.models.unlearnt_gender import (
     PICTURES,
@@ -164,12 +165,8 @@ def fitted(known: Split, task: UnlearntTask, *, seed: int) -> UnlearntNet:
                 parts = _partly_hidden(network.embedded(varied(clips[batch], names)))
                 embeddings = torch.cat([*parts.values()], dim=1)
                 for _ in range(READER_STEPS):  # it keeps up with what it reads
-                    reader.zero_grad()
-                    losses(network.heads(embeddings.detach()), targets[batch]).mean().backward()  # type: ignore[no-untyped-call]
-                    reader.step()
-                optimizer.zero_grad()
-                losses(network.heads(embeddings), targets[batch]).mean().backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
+                    step_down(losses(network.heads(embeddings.detach()), targets[batch]).mean(), reader)
+                step_down(losses(network.heads(embeddings), targets[batch]).mean(), optimizer)
         network.eval().fold()
         return network
 

@@ -23,6 +23,7 @@ from moretta.shared.core.errors import StudyError
 from moretta.shared.core.workers import seeded
 from moretta.shared.features.public_speech import Recording
 from moretta.shared.features.world_voice import WorldVoice, mel_cepstra
+from moretta.shared.models.optimizers import Descent
 from moretta.shared.models.replacement_autoencoder import SEXES
 from moretta.shared.models.voice_cycle import COEFFICIENTS, CycleFigures, Generator, Pools, VoiceCycle, distortion
 
@@ -33,7 +34,7 @@ FEWEST = 20
 _TESTED = 10
 """One clip in so many is not trained on, and measured."""
 _CYCLE, _IDENTITY = 10.0, 5.0
-_GENERATOR_RATE, _DISCRIMINATOR_RATE, _BETAS = 2e-4, 1e-4, (0.5, 0.999)
+_GENERATOR_RATE, _DISCRIMINATOR_RATE = 2e-4, 1e-4
 _FEWEST_VOICED = 10
 
 
@@ -162,13 +163,10 @@ class _Trained:
     def __init__(self, task: CycleTask) -> None:
         self.generators = Generator(task.width), Generator(task.width)
         self.discriminators = Discriminator(task.width), Discriminator(task.width)
-        self._optimizers, self._schedules = [], []
-        for networks, rate in ((self.generators, _GENERATOR_RATE), (self.discriminators, _DISCRIMINATOR_RATE)):
-            weights = chain.from_iterable(network.parameters() for network in networks)
-            optimizer = torch.optim.Adam(weights, lr=rate, betas=_BETAS)
-            share = lambda step, steps=task.steps: min(1.0, 2 * (1 - step / steps))  # noqa: E731
-            self._optimizers.append(optimizer)
-            self._schedules.append(torch.optim.lr_scheduler.LambdaLR(optimizer, share))
+        self.descents = [
+            Descent(chain.from_iterable(network.parameters() for network in networks), task.steps, rate)
+            for networks, rate in ((self.generators, _GENERATOR_RATE), (self.discriminators, _DISCRIMINATOR_RATE))
+        ]
 
     def step(self, first: Tensor, second: Tensor) -> dict[str, float]:
         """One crop [1, 24, 128] of each pool: both generators, then both discriminators."""
@@ -181,19 +179,13 @@ class _Trained:
         identity = (same_first - first).abs().mean() + (same_second - second).abs().mean()
         made = as_first, as_second
         fooled = _squares(self.discriminators[0](made[0]), 1) + _squares(self.discriminators[1](made[1]), 1)
-        self._descend(0, fooled + _CYCLE * cycle + _IDENTITY * identity)
+        self.descents[0](fooled + _CYCLE * cycle + _IDENTITY * identity)
         discriminated = torch.zeros(())
         for network, own, other in zip(self.discriminators, real, made, strict=True):
             discriminated = discriminated + (_squares(network(own), 1) + _squares(network(other.detach()), 0)) / 2
-        self._descend(1, discriminated)
+        self.descents[1](discriminated)
         values = {"cycle": cycle, "identity": identity, "generators": fooled, "discriminators": discriminated}
         return {name: float(value.detach()) for name, value in values.items()}
-
-    def _descend(self, which: int, loss: Tensor) -> None:
-        self._optimizers[which].zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizers[which].step()
-        self._schedules[which].step()
 
 
 def _squares(found: Tensor, wanted: float) -> Tensor:

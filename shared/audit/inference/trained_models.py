@@ -202,7 +202,7 @@ class Recipe:
         import torch
 
         from moretta.shared.models.emotion import initial_weights
-        from moretta.shared.models.optimizers import make_optimizer
+        from moretta.shared.models.optimizers import make_optimizer, step_down
 
         network = self.model.build(x.shape[1:])
         if start is None:
@@ -216,9 +216,7 @@ class Recipe:
         rng = np.random.default_rng(seed)
         for _ in range(min(MAX_STEPS, self.epochs * -(-len(y) // self.batch_size))):
             rows = torch.from_numpy(rng.permutation(len(y))[: self.batch_size]).to(device)
-            optimizer.zero_grad()
-            torch.autograd.backward(torch.nn.functional.cross_entropy(network(features[rows]), labels[rows]))
-            optimizer.step()
+            step_down(torch.nn.functional.cross_entropy(network(features[rows]), labels[rows]), optimizer)
         return network
 
 

@@ -82,11 +82,11 @@ def test_each_optimizer_has_its_own_rate_and_decays_to_nothing() -> None:
     made, crop = train_voice_cycle._Trained(CycleTask(width=4, steps=10)), torch.zeros(1, COEFFICIENTS, 128)
     rates = []
     for _ in range(10):
-        rates.append([o.param_groups[0]["lr"] for o in made._optimizers])
+        rates.append([o.optimizer.param_groups[0]["lr"] for o in made.descents])
         made.step(crop + torch.randn(1, COEFFICIENTS, 128), crop)
     assert rates[0] == rates[5] == [2e-4, 1e-4]
     assert rates[9] == pytest.approx([4e-5, 2e-5])
-    assert [o.param_groups[0]["lr"] for o in made._optimizers] == pytest.approx([0, 0])
+    assert [o.optimizer.param_groups[0]["lr"] for o in made.descents] == pytest.approx([0, 0])
 
 
 @pytest.mark.parametrize("frames", [1, 3, 16, 33, 400])

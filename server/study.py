@@ -11,6 +11,8 @@ from moretta.server.stages.approval import wait_for_approval
 from moretta.server.stages.audit import audit
 from moretta.server.stages.evaluate import OUTPUTS as EVALUATED
 from moretta.server.stages.evaluate import central_check, evaluate
+from moretta.server.stages.public_start import STAGE as PUBLIC_START
+from moretta.server.stages.public_start import train_on_public, with_test
 from moretta.server.stages.release import absent_outputs, collect_releases
 from moretta.server.stages.report import report
 from moretta.server.stages.run import Run
@@ -47,6 +49,10 @@ def _code(run: Run) -> None:
     run.public, run.code_units = federate_code(run.context, run.grid, run.public)
 
 
+def _train_on_public(run: Run) -> None:
+    run.training.public_start = train_on_public(run.context, run.public)
+
+
 def _release(run: Run) -> int:
     run.releases = collect_releases(run.context, run.grid, run.public, run.approval, run.code_units)
     run.absent |= absent_outputs(run.context, run.releases)
@@ -77,6 +83,7 @@ def _train(run: Run, kind: ModelKind) -> int | None:
 def _evaluate(run: Run) -> int:
     run.evaluation, missing = evaluate(run.context, run.grid, run.releases, run.models, run.absent)
     run.absent |= missing
+    run.training.public_start = with_test(run.context, run.releases, run.public, run.training.public_start)
     counts = run.evaluation.counts
     return sum(int(table.sum()) for output in EVALUATED for table in counts.get(output, {}).values())
 
@@ -117,6 +124,7 @@ SITE_STAGES = [
     Stage("codebook", _public),
     Stage(APPROVAL, _approval, lambda run: isinstance(run.context.plan, DeploymentPlan)),
     Stage(CODE_STAGE, _code, lambda run: run.context.study.site_training is not None),
+    Stage(PUBLIC_START, _train_on_public, lambda run: run.context.study.train.public is not None),
     Stage("release", _release),
     Stage("train voice", partial(_train, kind="voice")),
     Stage("train face", partial(_train, kind="face")),

@@ -64,6 +64,7 @@ def export_model(folder: Path, out: Path) -> ModelCard:
         emotion=_figures(report.emotion),
         calibration=calibrations(run, models),
         corpus=report.corpus,
+        public_start=report.emotion_public,
         dp_sgd=study.privacy.dp_sgd,
         privacy=worst_rows(report.privacy),
         headline=report.headline,

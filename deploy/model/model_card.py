@@ -16,7 +16,16 @@ from pydantic import Field
 
 from moretta.shared.audit.report import verdict, wording
 from moretta.shared.audit.report.plain_words import identity_sentence
-from moretta.shared.audit.report.report_schema import CorpusPart, Fraction, GatePart, Headline, PrivacyRow, Record
+from moretta.shared.audit.report.report_schema import (
+    CorpusPart,
+    Fraction,
+    GatePart,
+    Headline,
+    PrivacyRow,
+    PublicStart,
+    Record,
+)
+from moretta.shared.audit.report.summary import of_public_people
 from moretta.shared.audit.report.text_forms import escaped, table
 from moretta.shared.core.terms import Modality
 from moretta.shared.models.reliability import LARGEST_TEMPERATURE, LEAST_TEMPERATURE
@@ -85,6 +94,8 @@ class ModelCard(Record):
     """Figures of each output: `voice`, `face`, `fused` (the vote), `learned`."""
     calibration: dict[str, Calibration]
     corpus: CorpusPart
+    public_start: dict[Modality, PublicStart] = Field(default_factory=dict)
+    """The models of public people that training started from."""
     dp_sgd: bool
     privacy: tuple[PrivacyRow, ...]
     """For each mechanism and unit the row of the site that lost most, after the last round."""
@@ -138,6 +149,11 @@ def limits_of_use(card: ModelCard) -> Iterator[str]:
         )
     else:
         yield "It was trained without DP-SGD: its weights may reveal who was trained on, and what their clips are."
+    for modality, start in card.public_start.items():
+        yield (
+            f"The {modality} model learned from {of_public_people(start)} first, without DP-SGD: its weights may "
+            "reveal their clips."
+        )
     if card.seeded_noise:
         yield "Privacy noise came from the study's seed: whoever knows the seed can take it off the releases."
     yield "It must not decide about a person by itself."

@@ -87,8 +87,8 @@ def _public(study: Study, folder: Path, corpus: Path | None) -> PublicSets:
         if made is not None and (made.name, made.form) != named:
             found = f"a study of {' as '.join(named)}, and a release of {made.name} as {made.form}"
             raise StudyError(found, expected="the study that the releases were made by", fix="correct --study")
-    people = () if corpus is None else read_corpus(corpus, classes=None).speakers
-    return public_sets(study, prepare_public(study), people)
+    others = None if corpus is None else read_corpus(corpus, classes=None)
+    return public_sets(study, prepare_public(study), others)
 
 
 def _files(path: Path) -> list[tuple[str, str]]:

@@ -78,7 +78,7 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
 
     Raises:
         StudyError: too few speakers for the study's sites or folds, only one emotion, no such device here, public
-            people who are in the corpus, or as for `check_names`.
+            people who are too few or in the corpus, or as for `check_names`.
         CorpusError: the public people cannot be read.
     """
     from moretta.shared.audit.public_people import public_corpus
@@ -108,7 +108,8 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
         study = study.with_changes(split__folds=most, split__test_fold=min(study.split.test_fold, most - 1))
     study, absent = without_missing(corpus, study)
     check_limits(study, sites=study.sites)
-    public_corpus(study, present)
+    public_corpus(study, "audit", corpus)
+    public_corpus(study, "train", corpus)
     least = min(1.0, 1 / len(speakers))
     if study.gate.max_top1 is not None and study.gate.max_top1 < least:
         warnings.append(f"gate.max_top1 {study.gate.max_top1:g} lies below chance, {least:.3g}: the gate will break")

@@ -22,6 +22,7 @@ from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.home import FINDINGS_FOLDER, ServerHome, running_server
 from moretta.server.stages.lifecycle import announce_attempt, newest_attempt, working_pid, write_outcome
 from moretta.server.stages.state import RESUME_FILE
+from moretta.shared.audit.public_people import public_corpus
 from moretta.shared.audit.site_attacks import check_trainable
 from moretta.shared.core.device import resolve_device
 from moretta.shared.core.errors import ExitCode, HomeError, StudyError
@@ -56,7 +57,8 @@ def plan_deployment(
 
     Raises:
         StudyError: as for `check_names`; no such device here; a site is not enrolled; or too few sites are there for
-            its limits.
+            its limits, or public people for its models.
+        CorpusError: the folder of public people in [train] cannot be read.
     """
     check_names(study)
     resolve_device(study.run.device)
@@ -80,6 +82,7 @@ def plan_deployment(
         )
     check_limits(study, sites=len(taking_part))
     check_trainable(study)
+    public_corpus(study, "train")
     return DeploymentPlan(
         corpus_name=corpus_name or CORPUS_NAME,
         synthetic=False,

@@ -106,7 +106,7 @@ def _public(context: RunContext, arrays: Arrays) -> PublicSets:
         return {}
     try:
         corpus = None if originals is None else read_corpus(originals.corpus, labels=study.labels, classes=None)
-        return public_sets(study, arrays, () if corpus is None else corpus.speakers)
+        return public_sets(study, arrays, corpus)
     except (MorettaError, OSError) as error:
         # Reports are shared: they name neither the server's folders nor people who are in both
         _log.warning("public people of [audit]: %s", error)
@@ -208,7 +208,9 @@ def _membership(
     train = study.train
     in_round = train.sites_of_round(len(releases.kept)) / len(releases.kept)  # so often a site's clips are seen
     epochs = max(1, round(train.rounds * train.local_epochs * in_round))
-    recipe = trained_models.Recipe(model, train.learning_rate, train.batch_size, epochs, train.optimizer)
+    start = context.public_start(modality)
+    first = load_file(start) if start.is_file() else None
+    recipe = trained_models.Recipe(model, train.learning_rate, train.batch_size, epochs, train.optimizer, first=first)
     resamples = max(MIN_RESAMPLES, study.audit.bootstrap)
     return trained_models.infer_membership(attacked, recipe, examples, about=about, resamples=resamples, seed=seed)
 

@@ -66,6 +66,7 @@ def report(
         gate=gate,
         emotion=emotion,
         emotion_central=central,
+        emotion_public=training.public_start,
         audit=tuple(attacks.identity),
         inference=tuple(attacks.inference),
         utility=tuple(attacks.utility),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moretta.server.grid.site_grid import SiteGrid, Traffic
-from moretta.shared.audit.report.report_schema import EmotionResult, GatePart, RoundRow, StageRow
+from moretta.shared.audit.report.report_schema import EmotionResult, GatePart, PublicStart, RoundRow, StageRow
 from moretta.shared.audit.result import Result
 from moretta.shared.core.array_types import Array, Float32, Int64
 from moretta.shared.core.errors import RunError
@@ -101,6 +101,10 @@ class RunContext:
     def update(self, kind: ModelKind, site: str) -> Path:
         """File of a site's update of the last round, if the study attacks updates."""
         return self.folder / "server" / "updates" / kind / f"{site}.safetensors"
+
+    def public_start(self, kind: ModelKind) -> Path:
+        """File of a model that was trained on public people before its first round, if the study names any."""
+        return self.folder / "server" / "checkpoints" / f"{kind}-public.safetensors"
 
     def notify(self, **event: Any) -> None:
         """Append one line to the progress file, which those who watch the run read."""
@@ -234,6 +238,8 @@ class Training:
     trained: tuple[ModelKind, ...] = ()
     rounds: list[RoundRow] = field(default_factory=list)
     spent: dict[str, SiteSpending] = field(default_factory=dict)
+    public_start: dict[Modality, PublicStart] = field(default_factory=dict)
+    """The models that public people were trained on before the first round."""
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save
 
 from moretta.server.aggregation.checked_strategy import (
     WEIGHT,
@@ -159,7 +159,7 @@ def train(
         weights, state = load_round(context, kind)
         restore_strategy(flower, state)
     else:
-        first, weights = 1, _initial(context, releases, public, kind)
+        first, weights = 1, _initial(context, releases, public, kind, training)
     strategy = _strategy(
         context, grid, kind, flower=flower, weights=weights, clips=clips, models=models, training=training
     )
@@ -261,8 +261,8 @@ def _noise(context: RunContext, kind: ModelKind) -> Callable[[int], NoiseSource]
     return lambda number: SeededNoise(context.study.seed, "site-level noise", kind, number)
 
 
-def _initial(context: RunContext, releases: Releases, public: Arrays, kind: ModelKind) -> Weights:
-    """Seeded initial weights. Inputs are standardised by released clips that the model may be trained on."""
+def _initial(context: RunContext, releases: Releases, public: Arrays, kind: ModelKind, training: Training) -> Weights:
+    """Weights of public people, else seeded weights that are standardised by released clips of training."""
     from moretta.shared.models.emotion import initial_weights, study_model
     from moretta.shared.models.fusion_gate import first_gate
 
@@ -270,6 +270,8 @@ def _initial(context: RunContext, releases: Releases, public: Arrays, kind: Mode
     if kind == "fusion":
         gate = first_gate(study.voice.weight, len(study.classes))
         return {name: np.asarray(tensor) for name, tensor in gate.items()}
+    if kind in training.public_start:
+        return dict(load_file(context.public_start(kind)))
     model, held_out = study_model(study, kind), releases.held_out(context.plan)
     inputs = [
         x

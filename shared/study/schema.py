@@ -126,8 +126,8 @@ class Study(Section):
             for modality in MODALITIES
             for key, path in self.section(modality).options.paths().items()
         }
-        people = self.audit.public
-        return found if people is None else {**found, "audit.public": people}
+        people = {"audit.public": self.audit.public, "train.public": self.train.public}
+        return found | {key: path for key, path in people.items() if path is not None}
 
     def for_sites(self) -> dict[str, Any]:
         """The study as sites get it, plain: without the coordinator's files and devices."""
@@ -140,8 +140,10 @@ class Study(Section):
             for modality in MODALITIES
             if (section := self.section(modality)).options.paths()
         }
-        if self.audit.public is not None:
-            sections["audit"] = self.audit.model_copy(update={"public": None})
+        people: tuple[tuple[str, AuditSection | TrainSection], ...] = (("audit", self.audit), ("train", self.train))
+        sections |= {
+            n: section.model_copy(update={"public": None}) for n, section in people if section.public is not None
+        }
         return self.model_copy(update=sections)
 
     def section(self, modality: Modality) -> VoiceSection | FaceSection:

@@ -98,6 +98,9 @@ class TrainSection(Section):
     """How long the server waits for the sites' responses to one request."""
     max_update_norm: Positive = 1e6
     """L2 norm of an update beyond which it is taken for damage or an attack."""
+    public: StudyPath | None = None
+    """The coordinator's folder of labelled clips of people who are at no site: the server trains the first round's
+    weights on what the study's anonymizers release of them. No epsilon counts them."""
 
     def sites_of_round(self, sites: int) -> int:
         """How many of so many sites a round is sent to: the share, rounded down as Flower does, and one at least.

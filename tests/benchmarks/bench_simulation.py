@@ -154,7 +154,7 @@ def local_trainings(folder: Path) -> list[LocalTraining]:
 def initial(folder: Path) -> Weights:
     """The study's first weights."""
     run = load_state(folder)
-    return dict(_initial(run.context, run.releases, run.public, "voice"))
+    return dict(_initial(run.context, run.releases, run.public, "voice", run.training))
 
 
 def plain_loop(folder: Path) -> tuple[list[float], Weights]:

@@ -187,6 +187,9 @@ class Recipe:
     batch_size: int
     epochs: int
     optimizer: OptimizerName = "sgd"
+    max_steps: int | None = MAX_STEPS
+    first: Mapping[str, Array] | None = None
+    """What training starts from, where that is not the model's initial weights."""
 
     def __call__(self, x: Array, y: Int64, seed: int) -> Predict:
         """A `Train`: on features [n, ...] and labels [n]."""
@@ -198,13 +201,13 @@ class Recipe:
         return {name: weight.detach().cpu().numpy() - start[name] for name, weight in trained}
 
     def network(self, x: Array, y: Int64, seed: int, *, start: Mapping[str, Array] | None = None) -> nn.Module:
-        """The trained network. Training starts from the weights `start`, or from the model's initial ones."""
+        """The trained network. Training starts from the weights `start`, else from `first`."""
         import torch
 
         from moretta.shared.models.emotion import initial_weights
         from moretta.shared.models.optimizers import make_optimizer, step_down
 
-        network = self.model.build(x.shape[1:])
+        network, start = self.model.build(x.shape[1:]), self.first if start is None else start
         if start is None:
             network.load_state_dict(initial_weights(self.model, x, seed=seed))
         else:
@@ -214,7 +217,8 @@ class Recipe:
         optimizer = make_optimizer(self.optimizer, network.parameters(), self.learning_rate)
         features, labels = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
         rng = np.random.default_rng(seed)
-        for _ in range(min(MAX_STEPS, self.epochs * -(-len(y) // self.batch_size))):
+        steps = self.epochs * -(-len(y) // self.batch_size)
+        for _ in range(steps if self.max_steps is None else min(self.max_steps, steps)):
             rows = torch.from_numpy(rng.permutation(len(y))[: self.batch_size]).to(device)
             step_down(torch.nn.functional.cross_entropy(network(features[rows]), labels[rows]), optimizer)
         return network

@@ -54,12 +54,36 @@ def render_html(report: Report, scores: Scores | None = None) -> str:
         meanings=plain_words.epsilon_meanings(report.privacy),
         trained_epsilon=tables.trained_epsilon(report.privacy),
         untested=plain_words.untested(report),
+        emotion_rows=_emotion_rows(report),
         study_toml=to_toml(run.study),
         confusions={m: chart.inline(f"confusion-{m}") for m, chart in confusions.items()},
         reliability=_drawn(charts.reliability(report.emotion), "reliability"),
         tradeoff=_drawn(charts.tradeoff(report.emotion, report.audit, "top1"), "tradeoff-plot"),
         epsilon_plot=_drawn(charts.epsilon_over_rounds(report.privacy, limit=limit), "epsilon-plot"),
     )
+
+
+def _emotion_rows(report: Report) -> list[dict[str, Any]]:
+    """Results by output, or why there is none; then the central check and the models of public people."""
+    rows: list[dict[str, Any]] = [
+        {
+            "label": wording.modality_label(name),
+            "result": result,
+            "note": "" if result is not None else f"Absent: {report.emotion.absent[name]}",
+        }
+        for name, result in report.emotion.by_modality().items()
+    ]
+    if report.emotion_central is not None:
+        rows.append({"label": "Voice, central check", "result": report.emotion_central, "note": ""})
+    for modality, start in report.emotion_public.items():
+        rows.append(
+            {
+                "label": f"{wording.modality_label(modality)}, public people alone",
+                "result": start.result,
+                "note": f"before the first round, by {summary.of_public_people(start)}",
+            }
+        )
+    return rows
 
 
 def render_audit(

@@ -116,6 +116,15 @@ class EmotionResults(Record):
         return found
 
 
+class PublicStart(Record):
+    """A model that learned from public people alone before its first round: what federation adds to it can be seen."""
+
+    people: Count
+    clips: Count
+    result: EmotionResult | None = None
+    """On the same people as the result after federation; null where nobody is held out."""
+
+
 def emotion_result(
     scores: npt.ArrayLike,
     truth: Sequence[int] | npt.NDArray[np.int64],
@@ -349,6 +358,8 @@ class Report(Record):
     emotion: EmotionResults
     emotion_central: EmotionResult | None = None
     """The original's random forest, trained centrally on voice releases: a check of what federation costs."""
+    emotion_public: dict[Literal["voice", "face"], PublicStart] = Field(default_factory=dict)
+    """The models of public people that federated training started from; empty where it started from the seed."""
     audit: tuple[Result, ...] = ()
     inference: tuple[Result, ...] = ()  # attacks beyond identity
     utility: tuple[Result, ...] = ()  # what utility evaluators recognise in originals and in releases

@@ -12,6 +12,7 @@ from moretta.shared.audit.report.report_schema import (
     Headline,
     HeadlineFigure,
     Modality,
+    PublicStart,
     Report,
 )
 from moretta.shared.audit.report.tables import inference_sentence
@@ -63,6 +64,9 @@ def what_was_run(report: Report) -> str:
     rounds = max((row.round for row in run.rounds), default=0)
     sites = f"{wording.format_count(len(run.sites), 'site')}, " if run.sites else ""
     trained = f" Emotion models were trained for {wording.format_count(rounds, 'round')}." if rounds else ""
+    if report.emotion_public:
+        starts = " and ".join(f"{of_public_people(start)} ({m})" for m, start in report.emotion_public.items())
+        trained += f" They started from models of {starts}, whom no epsilon counts."
     dropped = sum(drop.count for drop in corpus.dropped)
     drops = f" {wording.format_count(dropped, 'drop')} counted by reason below." if dropped else " Nothing was dropped."
     return (
@@ -70,6 +74,11 @@ def what_was_run(report: Report) -> str:
         f"corpus “{corpus.name}” ({corpus.labels} labels), held by {sites}were anonymized where they lay; only the "
         f"anonymized form was used for training and attacked here.{trained}{drops}"
     )
+
+
+def of_public_people(start: PublicStart) -> str:
+    """Clips and people that a model was trained on before its first round."""
+    return f"{wording.format_count(start.clips, 'clip')} of {start.people} public people"
 
 
 def how_it_ran(report: Report) -> str:

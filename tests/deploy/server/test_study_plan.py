@@ -9,9 +9,10 @@ from moretta.deploy.server.server_admin import administer
 from moretta.deploy.server.study_run import plan_again, plan_deployment
 from moretta.server.grid.hello import sites_gone
 from moretta.server.home import ServerHome
-from moretta.shared.core.errors import StudyError
+from moretta.shared.core.errors import MorettaError, StudyError
 from moretta.shared.study.run_plan import DeploymentPlan, SimulationPlan, load_plan
 from moretta.shared.study.schema import Study, parse_study
+from tests.conftest import write_tone_corpus
 
 STUDY = parse_study({"face": {"enabled": False}})
 
@@ -91,3 +92,11 @@ def test_the_registry_shows_during_a_study_which_sites_may_take_part_no_more(hom
         "clinic-b": "its enrollment was revoked",
         "clinic-c": "it was enrolled anew, with another key, while the study ran",
     }
+
+
+def test_public_people_that_no_model_can_learn_from_are_refused_before_a_site_is_asked(
+    home: ServerHome, tmp_path: Path
+) -> None:
+    for folder, said in ((tmp_path / "absent", "no folder"), (write_tone_corpus(tmp_path / "few"), "4 public people")):
+        with pytest.raises(MorettaError, match=said):
+            plan(home, STUDY.with_changes(train__public=folder))

@@ -177,3 +177,22 @@ def test_shadow_models_see_each_clip_as_often_as_the_attacked_model_did(
     plan = run.context.plan.model_copy(update={"study": run.context.study.with_changes(**changes)})
     attack_training(RunContext(run.context.folder, plan), run.releases, run.public, ("voice",))
     assert [recipe.epochs for recipe in seen] == [epochs]
+
+
+def test_shadow_models_start_from_public_people_where_the_attacked_model_did(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn(run, epochs=1)
+    run.context.public_start("voice").write_bytes(run.context.checkpoint("voice").read_bytes())
+    firsts: list[dict[str, np.ndarray]] = []
+
+    def watched(_: object, recipe: Recipe, *__: object, **___: object) -> list[Result]:
+        firsts.append({name: tensor.numpy() for name, tensor in Recipe.network(recipe, X, Y, 1).state_dict().items()})
+        return []
+
+    X, Y = np.zeros((0, 78), np.float32), np.zeros(0, np.int64)  # nothing to learn from: the weights stay
+    monkeypatch.setattr("moretta.shared.audit.inference.trained_models.infer_membership", watched)
+    attacked(run)
+    wanted = load_file(run.context.public_start("voice"))
+    assert len(firsts) == 1
+    assert all(np.array_equal(firsts[0][name], wanted[name]) for name in wanted)

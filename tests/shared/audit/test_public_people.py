@@ -152,7 +152,7 @@ def test_people_who_are_attacked_are_never_public(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"4 people in both .*: 1001, 1002, 1003, 1004"):
         plan_simulation(corpus, study, "")
     with pytest.raises(StudyError, match="1 people in both"):
-        public_sets(study, {}, ["1009"])
+        public_sets(study, {}, replace(corpus, clips=(replace(corpus.clips[0], speaker="1009"),)))
 
 
 def _empty(folder: Path) -> None:

@@ -27,7 +27,7 @@ from moretta.shared.privacy.chain import START, entry_digest, linked
 
 _FULL_BYTES = 64 << 20
 _TAIL_BYTES = 64 << 10
-"""More than the longest line."""
+"""Bytes at the end of the log that hold its last line in any case."""
 
 
 class AuditLog:

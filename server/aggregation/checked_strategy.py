@@ -27,7 +27,7 @@ MAX_NORM = 1e6
 _HEADER_BYTES = 4096
 """Most bytes that the packing of one array adds to its values."""
 MOST_WEIGHT = 4
-"""Times the middle one."""
+"""Largest weight of an update, in multiples of the median."""
 FEWEST = 3
 """Fewest sites among which one can be outlying."""
 _VALUES = 16_384
@@ -35,7 +35,7 @@ _VALUES = 16_384
 _FAR = 6.0
 """Robust standard deviations, such as 1.4826 times the median distance from the median."""
 _LEAST_LENGTH, _LEAST_COSINE = 0.3, 0.05
-"""Added to the deviations: where all are alike, a small difference is none. Lengths are compared by their logarithm."""
+"""Added to the deviations, so that among equal updates a small difference does not count. Lengths are logarithms."""
 Weights = dict[str, Array]
 
 

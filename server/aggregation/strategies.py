@@ -36,7 +36,7 @@ _ELSEWHERE = {
     "arrayrecord_key",
     "configrecord_key",
 }
-"""Options of Flower's that would be without effect here, or let it wait for ever."""
+"""Flower's options that would be without effect here, or let it wait without end."""
 
 
 def make_strategy(name: str, options: dict[str, float | int | bool]) -> FedAvg:

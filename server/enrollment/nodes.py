@@ -1,4 +1,4 @@
-"""Flower's SuperLink knows the node keys that the registry wants, and no others.
+"""Keeps the node keys of Flower's SuperLink equal to those of the registry.
 
 Flower gives each node key it registers a random node id, and takes no key again that was unregistered once. So the
 registry decides, Flower's own list is read, and only what differs is changed: done again, it changes nothing.

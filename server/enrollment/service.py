@@ -95,7 +95,7 @@ class EnrollmentService:
 
 
 def _threaded(run: Callable[[Any, Any], Message]) -> Callable[[Any, Any, MakeRoom], Awaitable[Message]]:
-    """Runs in a thread: signing and syncing would hold every other call up."""
+    """Run a method in a thread: signing and syncing would delay every other call."""
 
     async def call(caller: Any, request: Any, make_room: MakeRoom) -> Message:
         del make_room

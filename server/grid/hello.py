@@ -136,7 +136,7 @@ def _enrolled_online(context: RunContext, grid: SiteGrid, names: dict[int, str])
 
 
 def _touch(file: Path) -> None:
-    """The relay notices, and lets sites have their messages. The file's own clock is too coarse for two in a row."""
+    """Touch a file, so that the relay delivers messages. The file system's clock is too coarse for two in a row."""
     file.touch(mode=0o600)
     os.utime(file, ns=(now := time.time_ns(), now))
 

@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 0.25
 LOCAL_PAUSE_SECONDS = 0.02
-"""The longest within this process, where a look costs next to nothing."""
+"""Longest pause between looks within this process, where a look costs next to nothing."""
 LOOK_SECONDS = 1.0
-"""Between looks at which nodes are there."""
+"""Seconds between looks at which nodes are there."""
 OUTAGE_SECONDS = 5.0
-"""A call to the SuperLink that took longer met an outage, in which no site could show that it lives."""
+"""A longer call to the SuperLink counts as an outage, during which no site could send a sign of life."""
 PATIENCE_SECONDS = 120.0
 """How long sites have after an outage to come back, before a lost one counts as lost."""
 RESEND_SECONDS, RESEND_AFTER_OUTAGE_SECONDS, RESEND_FACTOR = 120.0, 30.0, 4.0
 """A site that is there and has not responded for so long gets the message again, and later once more: Flower's
 SuperNode drops a reply that it could not send. Sites respond alike to the same request and spend nothing twice."""
 MAX_TRIES = 4
-"""How often a site may be lost with one message: a process that dies on it would die for ever."""
+"""Most losses of a site with one message: a message that ends the site's process would end every new one, too."""
 MAX_OBJECTS = 20_000
 """Parts of one reply, as Flower takes it apart: an array has one for each 5 MB, and each record and array is one."""
 _AT_ONCE = 4
-"""Parts that are requested before it is checked whether they were there."""
+"""Parts that are requested in one call."""
 _WORKERS = 2
 _CODES = flower_private.ErrorCode
 _LOST_CODES = frozenset(
@@ -211,7 +211,7 @@ class PendingRequest:
         self._open: dict[str, str] = {}
         """Message id -> site."""
         self._away: dict[str, str] = {}
-        """Site that gets the message again when it is back -> why it was lost."""
+        """Lost site, which gets the message again when it is back -> the reason of the loss."""
         self._losses: Counter[str] = Counter()
         self._first_sent: dict[str, float] = {}
         self._started: dict[str, str] = {}

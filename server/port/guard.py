@@ -38,7 +38,7 @@ ENVELOPE_BYTES = 16 << 10
 """Most bytes by which a message is longer than the body in it."""
 _READ_SECONDS, _MOST_READ_SECONDS = 10.0, 30.0
 _SLOWEST_BYTES_PER_SECOND = 128 << 10
-"""A body is given the first, and the time that it takes at this rate, and never more than the second."""
+"""A body may take the first, and in addition the time that it takes at this rate, but never more than the second."""
 _log = logging.getLogger(__name__)
 MakeRoom = Callable[[int], Awaitable[None]]
 """Holds so many bytes for the response instead of those held for the request; raises Refusal if there is no room."""

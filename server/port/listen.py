@@ -24,7 +24,7 @@ from moretta.shared.pb import enrollment_pb2, relay_pb2
 _SPARE_CALLS = 512
 """gRPC itself refuses calls beyond the limit and so many more: those are looked at only to be refused at once."""
 _IDENTITY_ALONE = 1
-"""Bits of the compression algorithms that are taken: the one that is none."""
+"""Bits of the accepted compression algorithms: none but the identity."""
 _log = logging.getLogger(__name__)
 ENROLLMENT = enrollment_pb2.DESCRIPTOR.services_by_name["Enrollment"].full_name
 RELAY = relay_pb2.DESCRIPTOR.services_by_name["Relay"].full_name
@@ -38,7 +38,7 @@ _NEEDS = {
 }
 
 Problems = Mapping[str, str | None]
-"""By part (`registry`, `authority`, `superlink`): what is wrong with it, or None."""
+"""Problem of each part (`registry`, `authority`, `superlink`); None where there is none."""
 
 
 @dataclass
@@ -78,7 +78,7 @@ class PortCertificates:
 
 @lru_cache(maxsize=1024)
 def _pem(der: bytes) -> bytes:
-    """Kept, since every handshake needs it, those of strangers too."""
+    """A certificate in PEM form; it is cached, since every handshake needs it, those of strangers too."""
     return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
 
 
@@ -117,7 +117,7 @@ def _credentials(certificates: PortCertificates) -> grpc.ServerCredentials:
     last: list[tuple[bytes, bytes, bytes]] = []
 
     def configuration() -> grpc.ServerCertificateConfiguration | None:
-        """None where nothing has changed, which costs gRPC less, or where nothing new can be read."""
+        """The certificates for gRPC; None where nothing has changed, or where nothing new can be read."""
         try:
             now = certificates.now()
         except Exception:

@@ -99,7 +99,7 @@ class SeenSignatures:
 
 
 def _time(timestamp: str) -> float:
-    """Only the one spelling that Flower writes: Flower's check would take others of the same instant too."""
+    """Seconds since 1970 of a timestamp, in Flower's own spelling only: Flower's check would accept others, too."""
     try:
         parsed = datetime.fromisoformat(timestamp)
     except ValueError:

@@ -12,7 +12,7 @@ from moretta.shared.study.public_arrays import approval_digest, described
 
 STAGE = "approval"
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 3.0, 30.0
-"""Between two requests to a site whose steward has not decided."""
+"""First and longest pause between two requests to a site whose steward has not decided."""
 
 
 def not_approved(public: Arrays, approval: Approval) -> Arrays:

@@ -90,7 +90,7 @@ def forget_person(folder: Path, site: str, speaker: str, *, models: bool = False
 
 
 def _shrink(release: Release, speaker: str) -> None:
-    """The list first: with it the arrays cannot be found any more, then they are not there either."""
+    """Remove a person from a release: first from the list, after which arrays cannot be found, then their arrays."""
     kept = [clip for clip in release.clips if clip.speaker != speaker]
     write_atomic(release.folder / CLIPS_FILE, "".join(clip.model_dump_json() + "\n" for clip in kept))
     counts = {"clips": len(kept), "speakers": len({clip.speaker for clip in kept})}
@@ -103,7 +103,7 @@ def _shrink(release: Release, speaker: str) -> None:
 
 
 def _without(path: Path, listed: frozenset[str]) -> None:
-    """Only what the list has stays: a command that was killed half-way leaves nothing behind."""
+    """Keep only listed arrays, so that a command that was killed half-way leaves nothing behind."""
     try:
         arrays = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -116,7 +116,7 @@ def _without(path: Path, listed: frozenset[str]) -> None:
 
 
 def _warn_state(folder: Path, text: str) -> None:
-    """A report that is made later says it, too."""
+    """Add the warning to the run's state, so that a report that is made later has it, too."""
     for path in (folder / STATE_FILE, folder / RESUME_FILE):
         if path.exists():
             content = json.loads(path.read_text(encoding="utf-8"))

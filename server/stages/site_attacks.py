@@ -80,7 +80,7 @@ def _can_be_read(release: Release, attacker: str) -> bool:
 
 
 def _check(found: Attacked, release: Release) -> None:
-    """No more people than were released, and the same comparisons in both scenarios."""
+    """Check that no more people are scored than were released, and that both scenarios have the same comparisons."""
     if not 2 <= found.speakers <= release.statement.speakers:
         raise ReleaseError(f"scores of {found.speakers} people", expected=f"2 to {release.statement.speakers}")
     sizes = [tuple(map(sum, each)) for each in (found.unprotected, found.ignorant)]

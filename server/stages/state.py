@@ -30,7 +30,7 @@ from moretta.shared.study.run_plan import load_plan
 from moretta.shared.study.sections import ModelKind
 
 STATE_FILE = Path("server") / "state.json"
-"""There only when the sites' part is over."""
+"""State file, which exists only when the sites' part is over."""
 RESUME_FILE = Path("server") / "resume.json"
 """How far the sites' part has come."""
 _PUBLIC_FILE = Path("server") / "public.safetensors"

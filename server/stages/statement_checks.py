@@ -49,7 +49,7 @@ def check_release(
 
 
 def check_statement(study: Study, release: Release) -> None:
-    """A release was made as the study says; raises ReleaseError with what differs."""
+    """Check that a release was made as the study says; raises ReleaseError with the difference."""
     stated = [statement.modality for statement in release.statement.anonymizers]
     if len(set(stated)) != len(stated) or set(stated) - set(study.modalities):
         raise ReleaseError(
@@ -124,7 +124,7 @@ def _guarantee(row: PrivacyStatement | None) -> str:
 
 
 def _check_others(releases: Releases, release: Release) -> None:
-    """No two sites release the same people or clips: pseudonyms are made under a key of each site's own."""
+    """Check that no two sites release the same pseudonyms, which are made under a key of each site's own."""
     clips = {clip.clip for clip in release.clips}
     speakers = {clip.speaker for clip in release.clips}
     for site, other in sorted(releases.kept.items()):
@@ -212,7 +212,7 @@ def tested_clips(release: Release, held_out: frozenset[str], output: str, classe
 
 
 def check_counts(released: Tables, output: str, counted: Tables) -> int:
-    """Confusion counts are of the site's own held-out speakers, and of no more clips of an emotion than it released.
+    """Check that counts are of the site's own held-out speakers, and of no more clips of an emotion than it released.
 
     Returns how many clips it left out; raises ReleaseError where they are not.
     """

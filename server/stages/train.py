@@ -76,7 +76,7 @@ def federate_code(context: RunContext, grid: SiteGrid, public: Arrays) -> tuple[
         context.notify(stage=CODE_STAGE, state="step", done=outcome.round, total=rounds)
 
     def check(number: int, update: Weights) -> None:
-        """One site's values, beyond what an array may have, would make every other site refuse the next round."""
+        """Refuse values beyond an array's rule: with them every other site would refuse the next round."""
         try:
             training.encoder(update, number)
         except StudyError as error:
@@ -178,7 +178,7 @@ def sites_not_in(context: RunContext, releases: Releases, kind: ModelKind) -> se
 
 
 def _training_clips(releases: Releases, kind: ModelKind) -> dict[str, int]:
-    """How many each site has that has any."""
+    """Number of training clips of each site that has any."""
     counts = {
         site: releases.facts[site].training.get(kind, 0) for site in sorted(releases.kept) if site in releases.facts
     }
@@ -228,7 +228,7 @@ def _strategy(
 
 
 def _floor(study: Study, sites: int) -> int:
-    """How many updates a round needs: where not all sites have clips of a modality, no more than those that have; but
+    """Number of updates that a round needs. Where not all sites have clips of a modality, these sites are enough; but
     noise that was shared out for more sites is too little for fewer."""
     return study.min_sites("train") if study.aggregation.bounds_sites else min(study.min_sites("train"), sites)
 
@@ -236,9 +236,9 @@ def _floor(study: Study, sites: int) -> int:
 def _sites_of_round(
     study: Study, kind: ModelKind, sites: list[str], number: int, *, there: Collection[str]
 ) -> Collection[str]:
-    """Those that a round is sent to: by seed, model and round alone, so that a round that is made again has the same.
+    """Sites of a round, drawn by seed, model and round alone, so that a repeated round has the same sites.
 
-    In place of one that is not `there` any more another is drawn: else a run could wait for it for ever.
+    A drawn site that is not `there` any more is replaced by another one: otherwise a run could wait for it without end.
 
     The choice is no secret, so it amplifies no guarantee: noise is calibrated as if every site were in every round, and
     a site pays in full for each round that it is in.
@@ -251,10 +251,10 @@ def _sites_of_round(
 
 
 def _noise(context: RunContext, kind: ModelKind) -> Callable[[int], NoiseSource]:
-    """From the seed in a simulation, so that a round that is made again has the same; else from the system.
+    """Source of each round's noise: the seed in a simulation, so that a repeated round has the same; else the system.
 
-    A round's noise is drawn before its checkpoint is written, and nothing leaves before that: a round that was lost to
-    a crash was released to nobody, and is spent once.
+    A round's noise is drawn before its checkpoint is written, and nothing leaves before that. So a round that was lost
+    to a crash was released to nobody, and its loss counts once.
     """
     if isinstance(context.plan, DeploymentPlan):
         return lambda _: SystemNoise()

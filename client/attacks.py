@@ -24,7 +24,7 @@ from moretta.shared.study.schema import Study
 SCORES_KIND = "scores"
 """Ledger entry of scores of originals. It has no loss, since no epsilon covers them."""
 Scores = dict[str, Any]
-"""By scenario the counts of mated and of non-mated comparisons, and under `speakers` how many people they are of."""
+"""Counts of mated and of non-mated comparisons by scenario, and under `speakers` the number of people in them."""
 
 
 def respond_to_attack(settings: SiteSettings, study: Study, attacker: str, approval: str) -> Scores:

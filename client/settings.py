@@ -31,7 +31,7 @@ class StudyPseudonyms:
     """
 
     key: PseudonymKey
-    """The site's."""
+    """The site's key."""
     study: str | None
     """Digest of the study; None where its names are the site's own: by linkage, and in simulation, whose key anybody
     can derive."""
@@ -63,19 +63,19 @@ class SiteSettings:
     home: Path
     corpus: Path
     speakers: tuple[SpeakerId, ...]
-    """Empty means everybody in the corpus."""
+    """Speakers of this site; empty means everybody in the corpus."""
     held_out: frozenset[SpeakerId] | None
     """Speakers who are never trained on; None lets the keyed rule choose (moretta.client.training.data)."""
     simulated_seed: int | None
     """Every random choice of the site derives from it in simulation; None in deployment."""
     policy: Policy | None = None
-    """None where whoever runs the study holds the clips: in simulation, and in `moretta anonymize`."""
+    """The site's policy; None where the operator holds the clips: in simulation, and in `moretta anonymize`."""
     withdrawn: Withdrawn = NOBODY
     """People whose clips are not read any more."""
     server: tuple[str, str] = ("", "")
     """Address of the server this site is enrolled at, and the fingerprint of its authority."""
     device: DeviceName = "cpu"
-    """Where local training computes."""
+    """Device of local training."""
 
     @property
     def releases(self) -> Path:

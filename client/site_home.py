@@ -46,9 +46,9 @@ class SiteFile(OwnRecord):
     held_out: tuple[SpeakerId, ...] | None = None
     """Speakers who are never trained on; None lets a keyed rule choose by the study's folds."""
     device: DeviceName = "cpu"
-    """Where local training computes here. It is the site's choice: no study can name one."""
+    """Device of local training. It is the site's choice: no study can name one."""
     simulated_seed: int | None = Field(default=None, ge=0, lt=2**31)
-    """Tests only: all noise comes from this seed, and who knows it can subtract the noise. Policy refuses it unless
+    """Tests only: all noise comes from this seed, and anybody with the seed can subtract it. Policy refuses it unless
     `allow_seeded_noise` is set."""
 
 

@@ -73,12 +73,12 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Loss:
-    """One loss: what it was or would be, about whom, and who learns."""
+    """One loss, made or planned: its mechanisms, its cohort, and its audience."""
 
     cohort: Cohort
     audiences: tuple[Audience, ...]
     mechanisms: Mapping[PrivacyUnit, tuple[Mechanism, ...]]
-    """All of them together happen to one unit, the one that loses most."""
+    """Unit -> mechanisms that one unit has together, the one that loses most."""
     released_by: tuple[str, str] | None = None
     """Modality and anonymizer of a release; None of any other loss."""
 
@@ -125,7 +125,7 @@ class Account:
 
     @property
     def losses(self) -> tuple[Loss, ...]:
-        """All of them, in order."""
+        """All losses, in order."""
         return self._losses
 
     def without(self, anonymizers: Collection[str]) -> Account:

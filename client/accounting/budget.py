@@ -58,7 +58,7 @@ class BudgetLimits(OwnRecord):
 
     @classmethod
     def unlimited(cls) -> BudgetLimits:
-        """No limit at all: where whoever runs the study holds the clips."""
+        """Limits that refuse nothing, for runs whose operator holds the clips."""
         limits: dict[str, Any] = {f"{audience}_{unit}": math.inf for audience in AUDIENCES for unit in UNITS}
         return cls(**limits, unguaranteed=sys.maxsize)
 

@@ -95,7 +95,7 @@ class CostEstimate:
     code: Loss | None
     """Loss of a federated code, as if nobody were held out."""
     trainings: list[tuple[TrainingPlan, Cohort]]
-    """Of the models that share clips, and of a fusion that learns on clips of its own; empty without DP-SGD, where
+    """Plan and cohort of models that share clips, and of a fusion with clips of its own; empty without DP-SGD, where
     models reveal no more than the releases do."""
 
     def release_epsilon(self, modality: Modality, unit: Unit) -> float | None:

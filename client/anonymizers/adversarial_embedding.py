@@ -183,7 +183,7 @@ class EmbeddingVoice(UnboundedVoice[EmbeddingOptions]):
 
     @classmethod
     def site_training(cls, study: Study) -> SiteTraining | None:
-        """Where the autoencoder is trained at the sites."""
+        """The training of the autoencoder at the sites; None where the study has none."""
         return AutoencoderTraining.of(study)
 
     @classmethod

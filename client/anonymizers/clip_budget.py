@@ -36,13 +36,13 @@ from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import Delta, Epsilon
 
 CLIP_EPSILON = 2.0
-"""Of one clip where several share a speaker's budget. On synthetic speech models learned most from so many clips that
-each had about as much: fewer clips are better than more, down to this."""
+"""Epsilon of one clip where several share a speaker's budget. On synthetic speech models learned most when each clip
+had about as much: fewer clips are better, down to this epsilon."""
 VALUES = 2
 """Values of each part of a clip that `clip-statistics` releases."""
 RADIUS = 1.0
-"""In public deviations. With more values, or a larger ball, noise exceeds what they say: with both chosen on synthetic
-speech, two values in a small ball kept most at epsilon 8."""
+"""Radius of the ball, in public deviations. With more values, or a larger ball, noise exceeds the signal: both were
+chosen on synthetic speech, where two values in a small ball kept most at epsilon 8."""
 _OPEN = (
     "not covered: that there are so many usable clips and speakers, and the labels and sentences of those released; "
     "the number of frames is not released"
@@ -59,13 +59,13 @@ class ClipBudgetOptions(MfccOptions):
     budget_epsilon: Epsilon = 8.0
     """Epsilon of all that is released of one clip, or of one speaker."""
     budget_delta: Delta = 1e-5
-    """The delta of that, where the noise is Gaussian."""
+    """Delta of all that is released of one clip, or of one speaker, where the noise is Gaussian."""
     segments: int = Field(default=1, ge=1, le=16)
     """Parts of a clip; each gives one token."""
     released_clips: int | None = Field(default=None, ge=1, le=1000)
     """Preset `dp-speaker`: released clips of a speaker at most; None takes one for every 2 of the budget's epsilon."""
     codebook_size: int = Field(default=64, ge=2, le=4096)
-    """Codewords at most."""
+    """Most codewords."""
 
     @model_validator(mode="after")
     def _only_a_speaker_has_several_clips(self) -> Self:
@@ -81,15 +81,15 @@ class ClipBudgetOptions(MfccOptions):
         return self.released_clips or max(1, round(self.budget_epsilon / CLIP_EPSILON))
 
     def response(self) -> RandomizedResponse:
-        """Of one clip: the budget over its tokens, and over a speaker's released clips where the budget is a speaker's.
+        """Randomized response of a clip: the budget over its tokens, and over a speaker's clips if it is a speaker's.
         It has as many codewords as are most informative, `codebook_size` at most."""
         epsilon = self.budget_epsilon / (self.segments * (self.clip_limit or 1))
         choices = most_informative_choices(epsilon, self.codebook_size)
         return RandomizedResponse(choices=choices, token_epsilon=epsilon, tokens=self.segments)
 
     def gaussian(self) -> Gaussian:
-        """Of one clip, whose statistics lie in a ball: any two clips are its diameter apart at most, and any two
-        speakers with n released clips root n as far."""
+        """Noise on one clip, whose statistics lie in a ball: any two clips are its diameter apart at most, and any two
+        speakers with n released clips root n times as far."""
         reach = 2 * RADIUS * math.sqrt(self.clip_limit or 1)
         sigma = calibrated_sigma(epsilon=self.budget_epsilon, delta=self.budget_delta, sensitivity=reach)
         return Gaussian(sigma=sigma, distance=2 * RADIUS)
@@ -198,7 +198,7 @@ class BudgetedVoice(PlannedAnonymizer[ClipBudgetOptions]):
 
     @classmethod
     def is_fitted(cls, study: Study) -> bool:
-        """Under `dp-speaker`."""
+        """Whether the preset is `dp-speaker`."""
         return cls.options_of(study).clip_limit is not None
 
     def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:

@@ -106,7 +106,7 @@ class EmotionLabelVoice(LabelRelease[LabelOptions]):
 
     @classmethod
     def site_training(cls, study: Study) -> SiteTraining | None:
-        """Where labels come from all sites."""
+        """The training of the labeler at the sites; None where labels do not come from all sites."""
         return LabelerTraining.of(study)
 
     @classmethod

@@ -27,16 +27,16 @@ Labelled = Mapping[Speaker, tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]
 
 LABELS = len(EMOTIONS)
 FEWEST_SPEAKERS = 3
-"""At a site that trains the labeler: two for the third."""
+"""Fewest speakers of a site that trains the labeler: two train it for the third."""
 CEILING = 0.75
-"""No speaker's clips of an emotion get the right label more often than those of this share of the others."""
+"""Quantile of speakers above which right labels are replaced, so that no speaker has right labels much more often."""
 ARRAYS = ("voice/emotion-labels/spread", "voice/emotion-labels/weights", "voice/emotion-labels/bias")
 _GROUPS = 12
 """Speakers are left out in so many groups at most, which bounds how many models there are."""
 _STRENGTH = 0.01
 """Inverse of the penalty on squared weights: measurements are many, and training speakers are few."""
 _NEVER = -1e6
-"""Bias of an emotion that no training clip has."""
+"""Bias of an emotion without training clips."""
 _LARGEST_WEIGHT = 1e4
 
 
@@ -99,7 +99,7 @@ class EmotionLabeler:
 
     @classmethod
     def of_public(cls, rows: PublicRows) -> Self:
-        """Trained on public speech."""
+        """A labeler trained on public speech."""
         return cls.learn(rows.places(), rows.emotion, rows.spread())
 
 

@@ -50,7 +50,7 @@ class MeasuredOptions(FaceOptions):
     """Options of anonymizers that measure a face, add noise to normal values, and draw a public face with them."""
 
     preset: Literal["exact", "small"] = "exact"
-    """As for any face anonymizer; nothing but drawing and storage grows with the size."""
+    """Size of pictures, as for any face anonymizer. Only drawing and storage grow with it."""
     clip_noise: NoiseSize = 0.7
     """Standard deviation of noise that is alike in a whole clip."""
     frame_noise: NoiseSize = 0.7
@@ -95,7 +95,7 @@ class MeasuredFace(FaceAnonymizer):
 
     @classmethod
     def strength(cls, study: Study) -> dict[str, float]:
-        """The smaller of both noises."""
+        """The smaller one of both noises."""
         options = cast(MeasuredOptions, cls.Options.of(study.face.options))
         return {"face_noise": min(options.clip_noise, options.frame_noise)}
 
@@ -218,7 +218,7 @@ class ExpressionTrack(MeasuredFace):
         return np.stack([self._portrait(values) for values in tracks])
 
     def parameters(self) -> dict[str, Any]:
-        """Besides, the channels, and the size of the head's pictures."""
+        """Parameters of the base class, with the channels and the size of the head's pictures."""
         return {**super().parameters(), "channels": list(RELEASED), "side": self._portrait.side}
 
 

@@ -25,7 +25,7 @@ Pictures = npt.NDArray[np.uint8]
 SIDES = {"exact": 128, "small": 64}
 """Height and width in pixels of released faces, by the preset."""
 COUNTED = ("frames", "frames_without_face", "frames_with_other_faces", "clips_without_face")
-"""In a statement, besides clips that were dropped, such as for `several-faces`."""
+"""Counts in a statement, besides clips that were dropped, such as for `several-faces`."""
 GREY = 128
 SIGMA = 1 / 16
 """Standard deviation of the blur as a part of the crop's side: 8 pixels of 128."""

@@ -47,15 +47,15 @@ class QuantizerOptions(MfccOptions):
     preset: Literal["bounded", "original"] = "bounded"
     """`bounded`: the guarantee is for a value. `original`: as the first project did it, without a finite guarantee."""
     epsilon: Epsilon = 0.8
-    """Nominal, per MFCC value."""
+    """Nominal epsilon per MFCC value."""
     sensitivity: Computable = 0.5
-    """Nominal, per MFCC value: the Laplace scale is sensitivity / epsilon."""
+    """Nominal sensitivity per MFCC value: the Laplace scale is sensitivity / epsilon."""
     bound: Computable = 3.0
     """Preset `bounded`: coefficients are clipped to +- this many public standard deviations."""
     codebook: Literal["public", "local"] = "public"
-    """Fitted on public speech, or on noisy values at the site."""
+    """The codebook is fitted on public speech, or on noisy values at the site."""
     codebook_size: int = Field(default=64, ge=2, le=4096)
-    """Codewords."""
+    """Number of codewords."""
 
     @property
     def is_bounded(self) -> bool:
@@ -64,7 +64,7 @@ class QuantizerOptions(MfccOptions):
 
     @property
     def fitted_on(self) -> Literal["public", "local"]:
-        """Where the codebook is fitted. The original one is always local."""
+        """Place where the codebook is fitted. The original one is always local."""
         return self.codebook if self.is_bounded else "local"
 
     def laplace(self) -> LaplaceValues:
@@ -156,7 +156,7 @@ class MfccQuantizer(PlannedAnonymizer[QuantizerOptions]):
 
     @classmethod
     def is_fitted(cls, study: Study) -> bool:
-        """With a local codebook."""
+        """Whether the codebook is local."""
         return cls.options_of(study).fitted_on == "local"
 
     def release(
@@ -227,7 +227,7 @@ class MfccQuantizer(PlannedAnonymizer[QuantizerOptions]):
 
     @classmethod
     def fewest_clips(cls, study: Study) -> int:
-        """A codeword fitted at the site that stands for less than a clip is next to a copy of it."""
+        """Codewords of a local codebook: one that stands for less than a clip would almost be a copy of it."""
         options = cls.options_of(study)
         return options.codebook_size if options.fitted_on == "local" else 1
 

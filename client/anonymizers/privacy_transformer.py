@@ -47,9 +47,9 @@ class TransformerOptions(PublicSpeechOptions):
     target: Literal["drawn", "one"] = "drawn"
     """The voice that clips are given: drawn for each of them, or always the same."""
     utterances: int = Field(default=600, ge=20, le=20_000)
-    """Synthetic ones that the Transformer is trained on, each by eight voices."""
+    """Synthetic utterances that the Transformer is trained on, each by eight voices."""
     epochs: int = Field(default=60, ge=1, le=1_000)
-    """Passes over them."""
+    """Epochs of training on these utterances."""
 
 
 @anonymizer("privacy-transformer", modality="voice", version="1")

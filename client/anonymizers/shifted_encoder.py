@@ -37,9 +37,9 @@ class ShiftedEncoderOptions(AutoencoderOptions):
     """`supervised`: codes go to the mean of the nearest codes of other people with the same emotion; `unsupervised`: to
     the nearest of `centroids`."""
     distance: float = Field(default=0.8, gt=0, le=1)
-    """Share of the way."""
+    """Share of the way from a code to its target by which it is moved."""
     neighbours: int = Field(default=8, ge=1, le=1000)
-    """Codes of others that are averaged."""
+    """Number of other people's codes that are averaged."""
     centroids: int = Field(default=16, ge=2, le=1000)
     """Centroids of k-means."""
     tuning_epochs: int = Field(default=10, ge=1, le=1000)

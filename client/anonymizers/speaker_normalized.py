@@ -63,7 +63,7 @@ class NormalizedOptions(EncoderOptions):
     code_training: Literal["public", "federated"] = "public"
     """The code is trained on public speech, or, from there on, on the clips of all sites."""
     codebook_size: int = Field(default=64, ge=2, le=4096)
-    """Codewords, for the form `code-tokens`."""
+    """Number of codewords, for the form `code-tokens`."""
     federated_by = "code_training"
 
     @model_validator(mode="after")
@@ -139,7 +139,7 @@ class SpeakerNormalized(PlannedAnonymizer[NormalizedOptions]):
 
     @classmethod
     def public_choices(cls, study: Study) -> dict[str, Any]:
-        """The form decides what is measured, the noise only what a network is trained under."""
+        """Choices that the public arrays depend on; noise is one of them only where a network is trained under it."""
         options, windows = cls.options_of(study), study.voice.form != "code"
         noise = options.code_noise if options.code_encoder == "network" else None
         return {**super().public_choices(study), "in_windows": windows, "network_noise": noise}
@@ -152,7 +152,7 @@ class SpeakerNormalized(PlannedAnonymizer[NormalizedOptions]):
 
     @classmethod
     def site_training(cls, study: Study) -> SiteTraining | None:
-        """Where the code is trained at the sites."""
+        """The training of the code at the sites; None where the study has none."""
         return CodeTraining.of(study, in_windows=study.voice.form != "code")
 
     @classmethod
@@ -211,7 +211,7 @@ class SpeakerNormalized(PlannedAnonymizer[NormalizedOptions]):
         }
 
     def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
-        """The little that the noise guarantees, and what training the code at the sites cost."""
+        """Guarantees of the noise, which are weak, and of training the code at the sites."""
         note = _NOTE if self._options.code_noise else _NO_NOISE
         rows = [self.stated(sizes, unit, note) for unit in LEDGER_UNITS]
         return (*rows, *training_statements(self._options.site_training(), sizes))

@@ -199,7 +199,7 @@ class UnlearntBranch(Anonymizer):
 
     @classmethod
     def site_training(cls, study: Study) -> SiteTraining | None:
-        """Where the branch is trained at the sites, with the other one where the study has both."""
+        """The training of the branch at the sites, with the other one if the study has both; else None."""
         return BranchTraining.of(study, modality=cls.modality)
 
     @classmethod

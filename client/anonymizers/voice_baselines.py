@@ -90,7 +90,7 @@ class NoiselessVoice(PlannedAnonymizer[MfccOptions]):
     public_options = frozenset({"coefficients", "public_speech"})
     uses_noise = False
     epsilon: ClassVar[float | None] = None
-    """At every unit."""
+    """Epsilon at every unit; None without a guarantee."""
     why: ClassVar[str]
     """Note of the privacy statement on this epsilon."""
 

@@ -34,6 +34,6 @@ def original_and_released(
 
 
 def released_key(settings: SiteSettings, study: Study, release: Release) -> PseudonymKey:
-    """The key whose names a release has."""
+    """The key of the pseudonyms in a release."""
     names = settings.names(study)
     return names.key if names.study is None else names.key.in_study(release.statement.study)

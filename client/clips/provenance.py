@@ -100,7 +100,7 @@ class Provenance(OwnRecord):
         )
 
     def of_those(self, read: Mapping[Modality, Collection[str]]) -> Self:
-        """Without what could not be read: a broken file that is mended later has no part in what was made."""
+        """The record without unreadable files: one that is repaired later has no part in the release."""
         kept: dict[str, SourceClip] = {}
         for name, clip in self.clips.items():
             if files := {m: source for m, source in clip.files.items() if name in read.get(m, ())}:
@@ -242,7 +242,7 @@ def _untouched(provenance: Provenance, settings: SiteSettings) -> bool:
 
 
 def _unclear(provenance: Provenance, settings: SiteSettings, corpus: Corpus, there: Mapping[str, Clip]) -> str:
-    """A folder that is not mounted, and a person who was deleted by half, are no withdrawals; empty if all is clear."""
+    """The reason why a loss is no withdrawal, such as a folder that is not mounted; empty if there is none."""
     by_modality: dict[Modality, list[SourceFile]] = defaultdict(list)
     halved: dict[tuple[SpeakerId, Modality], list[SourceFile]] = defaultdict(list)
     for name, clip in provenance.clips.items():

@@ -60,7 +60,7 @@ class Withdrawn:
 
     people: tuple[WithdrawnSpeaker, ...] = ()
     key: PseudonymKey | None = None
-    """The site's, under which digests were made."""
+    """The site's key, under which digests were made."""
 
     @classmethod
     def load(cls, home: Path, key: Callable[[], PseudonymKey]) -> Withdrawn:
@@ -106,7 +106,7 @@ class Withdrawn:
 
 
 NOBODY = Withdrawn()
-"""Has withdrawn."""
+"""An empty list: nobody has withdrawn."""
 
 
 def content_digest(key: PseudonymKey, path: Path) -> str:

@@ -142,14 +142,14 @@ def _append(path: Path, line: Line) -> None:
 
 
 def _before_and_since_removal(settings: SiteSettings, study: Study) -> tuple[list[Line], list[Line]]:
-    """Lines about what was removed, the last removal included, and lines about what is stored now."""
+    """Lines up to and including the last removal, and lines about data that is stored now."""
     lines = _lines(_record(settings, study.digest()))
     start = max((n for n, line in enumerate(lines, start=1) if line["what"] == _REMOVED), default=0)
     return lines[:start], lines[start:]
 
 
 def _lines(path: Path) -> list[Line]:
-    """Oldest first. A last line without its end, of a site that was killed, does not count."""
+    """Lines of the record, oldest first. A last line without its end, of a site that was killed, does not count."""
     try:
         text = path.read_text(encoding="utf-8")
         found = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

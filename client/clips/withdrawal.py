@@ -33,17 +33,17 @@ class StillOut:
     """The data about one person that left for one study, as far as this site knows."""
 
     study: str
-    """Digest."""
+    """Digest of the study."""
     name: str = ""
     """Name of the study; empty if it was not recorded."""
     server: str = ""
-    """Address; empty if that was not recorded."""
+    """Address of the server; empty if it was not recorded."""
     ca_fingerprint: str = ""
     pseudonyms: tuple[str, ...] = ()
     """Pseudonyms of the person that the server has."""
     first: int = 0
-    """Seconds since 1970, of the first and the last response."""
     last: int = 0
+    """Times of the first and the last response, in seconds since 1970."""
     sent: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Kind of data -> its rounds; none where there are no rounds."""
 
@@ -54,11 +54,11 @@ class Withdrawal:
 
     speaker: SpeakerId
     files: int
-    """Known by their content from now on."""
+    """Number of the person's files, which the site recognizes by content from now on."""
     removed: tuple[str, ...]
     """Studies whose release or updates were removed, by the start of their digest."""
     forgotten: int
-    """Files of anonymizers that the person was in."""
+    """Number of anonymizers' files that held the person."""
     note: str
     """Failures; empty if there were none."""
     out: tuple[StillOut, ...]

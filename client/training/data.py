@@ -35,7 +35,7 @@ Models = Mapping[Modality, Weights]
 CODE_KIND = "code"
 """Ledger entries of the training of a federated code."""
 SCALE_FILE = "public.safetensors"
-"""Beside a release: the public statistics that its training needs. It is never sent."""
+"""File beside a release with the public statistics that its training needs. It is never sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def held_out_mask(settings: SiteSettings, study: Study, speakers: tuple[str, ...
 
 
 def of_released(settings: SiteSettings, study: Study, released: frozenset[str]) -> frozenset[str]:
-    """The same for speakers, by the site's own pseudonyms, of a release that is not finished yet.
+    """Speakers who are held out, by the site's own pseudonyms, of a release that is not finished yet.
 
     Speakers whom the study's code was trained on are not held out: the rule chooses anew if one had no usable clip.
     """

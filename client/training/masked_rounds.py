@@ -37,12 +37,12 @@ class Session(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     number: str
-    """The server's name for it."""
+    """The server's name of the attempt."""
     round: int
     mask_key: str
-    """Private: for the masks that this site shares with each other site."""
+    """Private key of the masks that this site shares with each other site."""
     share_key: str
-    """Private: for what the sites send each other through the server."""
+    """Private key of messages that the sites send each other through the server."""
     public: Pair
     """The public keys of both."""
     seed: str = ""
@@ -73,7 +73,7 @@ class SessionStore:
 
     @classmethod
     def of(cls, home: Path, study: Study, kind: str) -> SessionStore:
-        """Under a site's home. Raises RefusedError where the study has no such step."""
+        """The store in a site's home. Raises RefusedError where the study has no such step."""
         for known in study.models:
             if known == kind and study.aggregation.secure:
                 return cls(home / "secure" / study.digest()[:16], known)

@@ -41,7 +41,7 @@ class RoundRequest:
     number: int
     """Number of the round, from 1."""
     weights: dict[str, Array]
-    """The global ones, before this round."""
+    """Global weights before this round."""
     proximal: float = 0.0
     """FedProx' mu."""
     models: Models = field(default_factory=dict)
@@ -80,7 +80,7 @@ class RoundRequest:
 
     @property
     def slot(self) -> str:
-        """Under what its response is kept: the last round of each model, every round of a code."""
+        """Name under which its response is kept: the last round of each model, every round of a code."""
         return f"{self.kind}-{self.number}" if self.kind == "code" else self.kind
 
     @property

@@ -25,7 +25,7 @@ from moretta.shared.core.errors import HomeError
 from moretta.shared.enrollment import fingerprint
 
 BACKDATE = dt.timedelta(minutes=5)
-"""By so much certificates begin before they are made, for clocks that are behind."""
+"""Time by which certificates begin before they are made, for clocks that are behind."""
 WAY_BACK = "ask the coordinator for `moretta server token --site NAME --reenroll`, and join again with --replace"
 
 
@@ -34,7 +34,7 @@ class Identity(OwnRecord):
 
     site: str
     address: str
-    """Where the server listens, `host:port`."""
+    """Address of the server, `host:port`."""
     ca_pem: str
     certificate_pem: str
     tls_key_pem: str = Field(repr=False)
@@ -104,7 +104,7 @@ def new_node_key() -> ec.EllipticCurvePrivateKey:
 
 
 def key_pem(key: ec.EllipticCurvePrivateKey, form: PrivateFormat = PrivateFormat.PKCS8) -> str:
-    """Not encrypted: for files that only their owner can read."""
+    """A private key in PEM, not encrypted: for files that only their owner can read."""
     return key.private_bytes(Encoding.PEM, form, NoEncryption()).decode()
 
 

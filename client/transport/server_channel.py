@@ -31,7 +31,7 @@ BASE_SECONDS = 0.5
 CAP_SECONDS = 30.0
 _OPEN_SECONDS = 10.0
 _SILENT_CALLS = 2
-"""So many calls without a response in a row, and the connection counts as lost: a router may have forgotten it."""
+"""Calls without a response in a row after which a connection counts as lost: a router may have forgotten it."""
 _OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -146,7 +146,7 @@ class ServerChannel:
         self._up = asyncio.Event()
         self._draining: set[asyncio.Task[None]] = set()
         self._failures = 0
-        """Since the last call with a response: a server that takes connections and drops them is no better."""
+        """Failures since the last call with a response, dropped connections included."""
         self._work.set()
 
     @property

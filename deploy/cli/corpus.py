@@ -87,7 +87,7 @@ def anonymize(  # noqa: PLR0917 - typer reads the options from the signature
     """Make one site's release, without training, as a data set for others. Goes on where it stopped.
 
     The folder `out/release` is what would leave the site: arrays, a manifest, media, a data sheet and checksums. The
-    pseudonym key stays in `out/pseudonym.key`: whoever has it can name the people.
+    pseudonym key stays in `out/pseudonym.key`: its holder can name the people.
 
     Example: moretta anonymize --corpus CREMA-D --out anonymized --media
     """

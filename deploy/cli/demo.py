@@ -1,4 +1,4 @@
-"""`moretta demo`: what Moretta does, on synthetic people."""
+"""`moretta demo`: a demonstration of Moretta on synthetic people."""
 
 from __future__ import annotations
 

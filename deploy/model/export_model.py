@@ -36,7 +36,7 @@ from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import ModelKind
 
 FEWEST_PEOPLE = 3
-"""Held out, for a temperature: it is tried on each of them, fitted on at least two others."""
+"""Fewest held-out people for a temperature: it is tested on each, fitted on at least two others."""
 Models = dict[ModelKind, dict[str, Array]]
 Labels = dict[str, tuple[int, str]]
 """Clip -> number of its class, and pseudonym of its speaker."""
@@ -123,7 +123,7 @@ def _figures(emotion: EmotionResults) -> dict[str, Figures]:
 
 
 def worst_rows(rows: tuple[PrivacyRow, ...]) -> tuple[PrivacyRow, ...]:
-    """By mechanism and unit the row with the largest loss, in order of first appearance; no guarantee is the largest.
+    """Row with the largest loss for each mechanism and unit, in order of first appearance; no guarantee is the largest.
 
     Rows after single rounds of training are left out but for the last, which has them all.
     """

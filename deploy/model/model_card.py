@@ -36,7 +36,7 @@ AI_ACT = (
     "2024/1689, forbids it at work and in education but for medical or safety reasons (article 5(1)(f)), and "
     "counts other uses as high-risk (annex III)."
 )
-"""For cards and data sheets."""
+"""Sentence for cards and data sheets."""
 
 
 class Expected(Record):

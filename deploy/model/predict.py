@@ -33,7 +33,7 @@ from moretta.shared.release.anonymizer import anonymizer_of
 from moretta.shared.release.release_format import STATEMENT_FILE
 
 FEWEST_OF_SPEAKER = 2
-"""Clips of one speaker, where a clip is measured against the others."""
+"""Fewest clips of one speaker, where a clip is measured against the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,7 @@ def _fitted(
 
 
 def _check_fit(part: Outgoing, clips: int, fewest: int, has_speaker: bool) -> None:
-    """One clip alone cannot be measured against others: what came of it would say nothing, and look like a result."""
+    """Refuse a single clip of a speaker, where clips are measured against others: its prediction would mean nothing."""
     if not clips:
         return
     name, modality = part.anonymizer.name, part.anonymizer.modality

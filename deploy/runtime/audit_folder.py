@@ -187,7 +187,7 @@ def _keys(releases: list[Release], corpus: Corpus, key: Path | None, seed: int) 
 
 
 def _of_files(folder: Path, corpus: Path | None, seed: int) -> Sets:
-    """Both under pseudonyms of this audit: file names give the speakers."""
+    """Originals and files of another tool, under pseudonyms of this audit: file names give the speakers."""
     pseudonyms = PseudonymKey.seeded(seed, FOREIGN_SITE)
     originals = None if corpus is None else read_corpus(corpus, classes=None)
     files = _read_foreign(folder, originals)

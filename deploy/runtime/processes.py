@@ -29,12 +29,12 @@ from moretta.shared.core.workers import THREAD_VARIABLES
 HOST = "127.0.0.1"
 MARK = "MORETTA_RUN_MARK"
 _NO_PROXY = {"NO_PROXY": "*", "no_proxy": "*"}
-"""For libraries that would otherwise read the settings of the system."""
+"""Variables for libraries that would otherwise read the settings of the system."""
 _PROXY_LOCK = threading.Lock()
 _GIVE_UP_SECONDS = 10.0
 _FIRST_BACKOFF_SECONDS, _MOST_BACKOFF_SECONDS = 0.5, 30.0
 _STEADY_SECONDS = 60.0
-"""After so long a life, a process starts again at once."""
+"""Seconds of life after which an ended process starts again at once."""
 _log = logging.getLogger(__name__)
 OnEvent = Callable[[str, dict[str, Any]], None]
 

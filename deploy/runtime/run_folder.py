@@ -34,7 +34,7 @@ _TEXTS = {
 }
 """Lines for events that are no step."""
 _PROBE_BYTES = 4096
-"""A folder for results must have room for so much: a block of most file systems."""
+"""Bytes for which a folder of results must have room: a block of most file systems."""
 _WATCH_SECONDS = 0.25
 _MEMORY_SECONDS = 2.0
 _SILENT_SECONDS = 30.0

@@ -72,11 +72,11 @@ class SiteProcesses(flower_private.Backend):
             self._idle.put(ours)
 
     def build(self, app_fn: Callable[[], object]) -> None:
-        """All processes have the app."""
+        """Nothing: all processes have the app."""
 
     @property
     def num_workers(self) -> int:
-        """How many messages are responded to at once."""
+        """Number of messages that are handled at once."""
         return len(self._ends)
 
     def is_worker_idle(self) -> bool:

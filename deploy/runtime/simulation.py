@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LOG_FILE = Path("server") / "flower.log"
 _PROGRAM = "from moretta.deploy.runtime.simulated_sites import main; main()"
-"""Not as `-m`, since every worker process of the audit would import the main module."""
+"""Code of the program, and not `-m`, since every worker process of the audit would import the main module."""
 _LOCK_FILE = Path("server") / ".simulation"
 _FIRST_NODE = 2
 """First number of virtual sites; 1 is the server."""

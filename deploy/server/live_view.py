@@ -1,7 +1,7 @@
 """A study while it runs: as a page on loopback, and as metrics for Prometheus.
 
-Page and metrics have what `moretta study status` has, and change nothing. They stand on loopback only: whoever is to
-see them from elsewhere needs a proxy that knows who may.
+Page and metrics have what `moretta study status` has, and change nothing. They stand on loopback only: access
+from elsewhere needs a proxy that checks who may see them.
 """
 
 from __future__ import annotations

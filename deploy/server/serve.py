@@ -36,7 +36,7 @@ from moretta.shared.pb.enrollment_pb2 import InfoReply
 _GRACE_SECONDS = 3.0
 """How long calls in flight may go on after the port has closed."""
 _HANGS_SECONDS = 60.0
-"""A SuperLink that lives and has not responded for so long is ended and started again."""
+"""Seconds without a response after which a running SuperLink is ended and started again."""
 _log = logging.getLogger(__name__)
 
 
@@ -250,7 +250,7 @@ class _ServerParts:
 
 
 def _give_memory_back() -> None:
-    """Long bodies leave glibc with free memory that it would keep; elsewhere there is nothing to do."""
+    """Return free memory to the system, which glibc would keep after long bodies; elsewhere do nothing."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -33,13 +33,13 @@ from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import RequestStage
 
 FRUITLESS_ATTEMPTS = 3
-"""So many in a row that came no further end the study."""
+"""Attempts in a row without progress after which the study ends."""
 CORPUS_NAME = "the sites' own"
 _LAUNCH_SECONDS = 120.0
-"""From submission until a process works on the run."""
+"""Most seconds from submission until a process works on the run."""
 _STATUS_SECONDS = 2.0
 _DEAD_SECONDS = 5.0
-"""A run without a process for so long is dead. Flower itself notices after a minute."""
+"""Seconds without a process after which a run counts as dead. Flower itself notices after a minute."""
 _SETTLE_SECONDS = 2.0
 """How long after a run's end its files may come to say so."""
 _T = TypeVar("_T")
@@ -122,7 +122,7 @@ def connect(home: ServerHome) -> Control:
 
 
 class _ServerGoneError(Exception):
-    """No server for too long."""
+    """There was no server for too long."""
 
 
 @dataclass
@@ -214,7 +214,7 @@ class StudyRun:
         return None
 
     def _call(self, monitor: ProgressMonitor, call: Callable[[Control], _T]) -> _T:
-        """Call the server, and wait for it where it is not there, but not for ever."""
+        """Call the server; where it is not there, wait for it for a limited time."""
         wait = self.plan.study.stages.wait_seconds
         end, noted = self.clock() + wait, False
         while True:

@@ -64,7 +64,7 @@ class StudyStatus:
     sites: tuple[SiteStatus, ...] = field(default=())
     name: str = ""
     seconds: float = 0.0
-    """Since the study was begun, or in a study that is over until it ended."""
+    """Seconds since the study was begun; of a study that is over, until its end."""
     seconds_left: float | None = None
     """Time until the end of this model's rounds, at the pace of the last ones; None outside training."""
     epsilon_budget: float | None = None

@@ -44,10 +44,10 @@ class FlowerProcesses:
     def __init__(self, folder: Path, *, port: int, on_event: OnEvent) -> None:
         self._folder, self._tls = folder, folder / "tls"
         self.ca = self._tls / "ca.pem"
-        """Clients on this machine trust it for the SuperLink."""
+        """Certificate by which clients on this machine trust the SuperLink."""
         self._certificate, self._key = self._tls / "server.pem", self._tls / "server.key"
         self._secret = folder / "superexec.secret"
-        """The SuperExec proves itself with it: others that reach the port may not take over runs."""
+        """File with the secret of the SuperExec, so that no other program takes over runs."""
         self.flwr_home = folder / "flwr"
         """FLWR_HOME, with the connection to this SuperLink."""
         code = f"{code_digest()[:16]} flwr {versions()['flwr']}"

@@ -56,7 +56,7 @@ class Guard:
         return f"{self.origin}/enter/{self._link}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Respond to one request."""
         if scope["type"] != "http":
             return
 

@@ -38,7 +38,7 @@ from moretta.shared.pb.enrollment_pb2 import InfoReply
 _LEAST_BYTES, _FEW_BYTES = 200 * 2**20, 2 * 2**30
 _OVERDUE_SECONDS = 60.0
 _AHEAD_SECONDS, _BEHIND_SECONDS = 4.0, 290.0
-"""The server takes what was signed up to 5 s ahead of its clock, or 300 s behind it."""
+"""Largest differences of the clocks: the server accepts signatures up to 5 s ahead of its clock, or 300 s behind it."""
 _OFF_SECONDS = 2.0
 _CONNECT_SECONDS = 5.0
 _GENERAL_FIX = {
@@ -71,7 +71,7 @@ class Finding:
 
 
 def _tried(check: str, call: Callable[[], _T], text: str | Callable[[_T], str]) -> Generator[Finding, None, _T | None]:
-    """Call, and find the result as text, or the error as a fault; returns the result, None where it failed."""
+    """Yield the result of a call as a finding, or its error as a fault; returns the result, None where it failed."""
     try:
         result = call()
     except MorettaError as error:
@@ -243,7 +243,7 @@ def _check_policy(policy: Policy, site: SiteFile | None, identity: Identity | No
 
 
 def _check_certificate(identity: Identity, now: float) -> Generator[Finding, None, bool]:
-    """Returns whether it has expired."""
+    """Check the certificate; returns whether it has expired."""
     left = dt.timedelta(seconds=int(identity.not_after.timestamp() - now))
     ends = f"{identity.not_after:%Y-%m-%d %H:%M} UTC"
     if left.total_seconds() <= 0:
@@ -269,7 +269,7 @@ def _process(home: SiteHome) -> Finding:
 
 
 def _check_connection(identity: Identity) -> Generator[Finding, None, bool]:
-    """Name, port, authority; returns whether the server that was joined responds."""
+    """Check name, port and authority of the server; returns whether the joined server responds."""
     host, port = split_address(identity.address)
     if proxies := ", ".join(named_proxies(os.environ)):
         yield Finding("proxy", f"{proxies} named in the environment, and not used: this site dials the server")
@@ -317,7 +317,7 @@ def _check_server(identity: Identity, clock: Callable[[], float]) -> Iterator[Fi
 
 
 def check_code(info: InfoReply) -> Iterator[Finding]:
-    """Whether both sides run the same."""
+    """Check that both sides run the same versions and code."""
     own, code, bundle = versions(), code_digest(), installed_bundle().digest
     for name, there in (("moretta", info.moretta_version), ("flwr", info.flwr_version)):
         if there and there != own[name]:

@@ -56,7 +56,7 @@ class Review:
     policy: Policy
     release: Release
     held_out: frozenset[str]
-    """Pseudonyms."""
+    """Pseudonyms of speakers who are held out."""
     absent: dict[str, str]
     """Modalities that the study wants and the site has not, with the reason."""
     originals: dict[str, Clip]

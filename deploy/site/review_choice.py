@@ -25,7 +25,7 @@ from moretta.shared.data.recordings import picture_seconds, sound_seconds
 
 _RULE = re.compile(r"(risk|person-risk|age|seconds)\s*([<>])\s*(.+)|(speaker|emotion|sex|sentence)\s*(=)\s*(.+)")
 RULES = "risk>0.5, person-risk>0.5, age<18, age>60, seconds<1, seconds>5, emotion=ANG, sex=female, speaker=1004"
-"""Examples of each."""
+"""Examples of every kind of rule."""
 
 
 @dataclass(frozen=True, slots=True)

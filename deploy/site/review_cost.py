@@ -26,7 +26,7 @@ class Cost:
     audience: Audience
     unit: Unit
     now: float | None
-    """None means no finite figure."""
+    """Epsilon now; None means no finite figure."""
     after: float | None
     limit: float
 
@@ -41,7 +41,7 @@ class Costs:
     refusal: str
     """The reason why the budget will refuse the study; empty if it will not."""
     is_paid: bool
-    """The release has been made: to send it again costs nothing."""
+    """Whether the release has been made: to send it again costs nothing."""
 
 
 def costs(settings: SiteSettings, review: Review, included: Sequence[SiteClip]) -> Costs:

@@ -22,9 +22,9 @@ _HEIGHT = 128
 _CODE_SIZE = (24, 240)
 """Smallest height and width of a code's picture, in pixels."""
 _WINDOW, _HOP = 400, 160
-"""25 and 10 ms."""
+"""Samples of a window and of a step: 25 and 10 ms."""
 _FLOOR_DECIBELS = 70.0
-"""Below the loudest value, all is black."""
+"""Decibels below the loudest value from which on all is black."""
 
 
 def original_sound(clip: Clip) -> Array | None:

@@ -37,18 +37,18 @@ from moretta.shared.core.errors import HomeError
 
 BASE_SECONDS, CAP_SECONDS = 8.0, 30.0
 _SETTLED_SECONDS = 120.0
-"""A SuperNode that lived so long was well: the next end counts as a first one."""
+"""Seconds of life after which the next end of a SuperNode counts as a first one."""
 _END_SECONDS = 15.0
 _POLL_SECONDS = 0.1
 _LOG_BYTES, _TAIL_BYTES = 10 * 2**20, 64 * 2**10
-"""A longer log is put aside at a start; the reason of an end is looked for in so much of its last part."""
+"""Bytes from which on a log is put aside at a start; bytes at its end in which the reason of an end is searched."""
 _STILL_ONLINE = "[code: 2004]"
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Where a SuperNode gives its tasks out, and how both ends of that authenticate; new at each start."""
+    """Address of a SuperNode's tasks, and how both ends authenticate; new at each start."""
 
     port: int
     """Port on loopback."""
@@ -60,7 +60,7 @@ class Runtime:
 
     @classmethod
     def new(cls, folder: Path) -> Runtime:
-        """With a free port, and files in `folder` that only this account can read."""
+        """A runtime with a free port, and files in `folder` that only this account can read."""
         folder = folder.absolute()
         made = cls(free_port(), folder / "runtime.pem", folder / "runtime.key", folder / "runtime.secret")
         certificate, key = self_signed()
@@ -108,7 +108,7 @@ class SuperNodeCommand:
         )
 
     def environment(self, mark: str) -> dict[str, str]:
-        """The SuperNode, its executor and the ClientApps inherit it."""
+        """The environment that the SuperNode, its executor and the ClientApps inherit."""
         return {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"} | flower_environment(mark, self.home.flower)
 
 

@@ -36,7 +36,7 @@ from moretta.shared.messages.relay import Bundle
 _STATE_SECONDS = 1.0
 _REPORT_SECONDS = 30.0
 _LATEST_REPORT_SECONDS = 14 * 24 * 3600.0
-"""After the last thing that left for a study; later its report is fetched by hand."""
+"""Seconds after the last data left for a study in which its report is fetched; later it is fetched by hand."""
 _WATCH_SECONDS = 2.0
 _BASE_SECONDS, _CAP_SECONDS = 2.0, 300.0
 """First and longest pause between attempts to renew a certificate, in seconds."""
@@ -98,7 +98,7 @@ class _Site:
         )
 
     async def run(self, stopped: asyncio.Event) -> None:
-        """Until `stopped`, or until a part ends with an error."""
+        """Run until `stopped`, or until a part ends with an error."""
         parts = {
             "link": self._channel.keep(),
             "connector": self._loopback.serve(),
@@ -184,7 +184,7 @@ class _Site:
 
 
 def _written(path: Path, content: str) -> Path:
-    """A copy for Flower, which reads files."""
+    """Write a copy for Flower, which reads files."""
     write_atomic(path, content)
     return path.absolute()
 

@@ -41,7 +41,7 @@ SHIPPED = Path(__file__).parent  # folder of the candidates that come with Moret
 CHOICE_JSON, CHOICE_CSV, STUDY_FILE = "choice.json", "choice.csv", "study.toml"
 AUDIT_JSON, AUDIT_PAGE = "audit.json", "audit.html"
 _STUDY_KEYS = {"voice": ("public_speech", "coefficients"), "face": ("weights", "epochs", "training_faces", "preset")}
-"""Options of a study's anonymizer that no candidate is about."""
+"""Options of a study's anonymizer that candidates do not vary."""
 ALL_INVALID = "every attacker is invalid: nothing is known of what it leaks"
 NOT_EVALUATED = "no utility evaluator that is trained on releases could run"
 BELOW_CHANCE = (
@@ -95,11 +95,11 @@ class Choice(BaseModel):
 
     @property
     def shown(self) -> Candidate | None:
-        """The one whose audit is the proof."""
+        """The candidate whose audit is shown."""
         return self.chosen or self.nearest
 
     def code(self, worked: Worked) -> ExitCode:
-        """Where none keeps the cap among those that could be tried, another that failed might have."""
+        """Exit code. If none of the tried candidates keeps the cap, one whose jobs failed might have."""
         return ExitCode.OK if self.chosen else ExitCode.RUN_FAILED if worked.failures else ExitCode.GATE
 
 

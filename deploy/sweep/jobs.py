@@ -56,7 +56,7 @@ class PlannedCell:
 
     @property
     def jobs(self) -> tuple[Job, ...]:
-        """All of them; what others need comes first."""
+        """All jobs; those that others need come first."""
         return (self.release, *([self.audit] if self.audit else []), *self.training)
 
 
@@ -70,7 +70,7 @@ class SweepPlan:
 
     @cached_property
     def jobs(self) -> tuple[Job, ...]:
-        """Every distinct job, once; what others need comes first, then what takes longest."""
+        """Every distinct job once: first those that others need, then those that take longest."""
         found: dict[str, Job] = {}
         for kind in ("release", "audit", "train", "study"):
             for job in (job for planned in self.cells for job in planned.jobs if job.kind == kind):

@@ -277,7 +277,7 @@ def _attempt(do: Do, content: str, out: Path, environment: str) -> tuple[str, st
 
 @cache
 def _begin_worker() -> None:
-    """Once in each process, before its first job."""
+    """Prepare a process, before its first job."""
     limit_threads(1)
     logging.getLogger("flwr").setLevel(logging.WARNING)  # it reports each round of each training
 

@@ -128,7 +128,7 @@ def collect(plan: SweepPlan, folder: ResultFolder, failures: Mapping[str, str]) 
 
 
 def _figures(cells: Sequence[PlannedCell], modality: str, folder: ResultFolder) -> Values:
-    """Whatever all seeds and folds have: the mean of a part of them would be another figure."""
+    """Figures that all seeds and folds have: the mean of a part of them would be another figure."""
     private, seed = cells[0].study.privacy, cells[0].study.seed
     releases = [folder.get(c.release, Released) for c in cells]
     audits = [folder.get(c.audit, CellAudit) for c in cells if c.audit]

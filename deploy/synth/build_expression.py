@@ -37,7 +37,7 @@ from 30 bits and more, so that nobody of them is likely to be somebody here."""
 PEOPLE, EACH = 360, 14
 PUBLIC_PEOPLE, PUBLIC_CLIPS, PUBLIC_FRAMES, PUBLIC_FPS = 30, 12, 7, 3
 STRONGEST = 1.2
-"""To which values of the channels are cut before they are learned."""
+"""Largest value of a channel; larger ones are cut before training."""
 LEVELS = (0.65, 1.0, 1.0, 1.0, 1.3)
 RELATIVE = 0.7
 """Share of the loss that compares a person's pictures with each other, as the release will."""
@@ -154,7 +154,7 @@ def kept(path: Path, make: Callable[[], Arrays]) -> Arrays:
 
 
 def relative_loss(error: torch.Tensor, each: int) -> torch.Tensor:
-    """Of errors [N, channels], of which `each` in a row are of one person."""
+    """Loss of errors [N, channels], of which `each` in a row are of one person."""
     by_person = error.view(-1, each, error.shape[1])
     apart = by_person - by_person.mean(1, keepdim=True)
     relative = apart.square().mean() * each / (each - 1)

@@ -30,7 +30,7 @@ from moretta.shared.data.tables import DEMOGRAPHICS_FILE
 from moretta.shared.models.speech import Voice, make_voice, synthesize
 
 GENERATOR = "moretta synth 1"
-"""Grows whenever the same seed would give other clips."""
+"""Version of the generator, which grows whenever the same seed would give other clips."""
 STATEMENT = (
     "Synthetic voices and faces. The rules for how an emotion sounds and looks are Moretta's own: how well emotion is "
     "recognised here says nothing about recordings of people."

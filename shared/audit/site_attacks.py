@@ -39,7 +39,7 @@ from moretta.shared.study.schema import Study
 
 SCENARIOS = ("unprotected", "ignorant")
 STEP = 2 / (LEVELS - 1)
-"""Between two scores, which are cosines."""
+"""Step between two scores, which are cosines."""
 SCORED_AT_SITES = "scored at the sites, on originals: nobody else can check these figures"
 _METRICS = ("eer", "min_cllr", "d_sys")
 _LARGEST = 1e6

@@ -29,20 +29,20 @@ from moretta.shared.data.decoding import (
 SAMPLE_RATE = 16_000
 """Samples per second of all sound inside Moretta, as CREMA-D has it."""
 MIN_SECONDS = 0.2
-"""Shorter clips hold no vowel and next to no MFCC frames."""
+"""Shortest clip: shorter ones hold no vowel and next to no MFCC frames."""
 SILENCE_DBFS = -70.0
 """Root mean square level, relative to full scale, below which a clip counts as silent. Soft sad speech of RAVDESS was
 measured at -64 dBFS over the whole clip; the rounding noise of 16 bits lies at -101 dBFS."""
 MIN_RATE, MAX_RATE = 4_000, 384_000
-"""Hz that a header may say. Telephones have 8,000; below 4,000 all vowels sound alike."""
+"""Sampling rates in Hz that a header may state. Telephones have 8,000; below 4,000 all vowels sound alike."""
 MAX_PEAK = 8.0
-"""Louder floats are no sound relative to full scale, such as integers that were stored as floats."""
+"""Largest float sample: louder ones are no sound relative to full scale, such as integers stored as floats."""
 OVERDRIVEN_SHARE = 0.05
 """Share of samples at full scale above which a clip counts as overdriven."""
 SOUND_FILES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".caf")
 """Endings of files that libsndfile reads; PyAV reads the sound of all others."""
 _OFFSET_SECONDS = 0.05
-"""Slower changes are no sound, but an offset or its drift."""
+"""Seconds over which an offset is measured: slower changes are no sound, but an offset or its drift."""
 _MISSING_SECONDS = 0.02
 """How much shorter than its header a file may be: some recorders count the header as sound."""
 _UNKNOWN_SIZES = (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000)

@@ -201,7 +201,7 @@ def no_clip(
 
 
 def drops_of(root: Path, clip: Clip, reason: str, detail: str) -> list[Drop]:
-    """One for each file of a clip."""
+    """A drop for each file of a clip."""
     return [Drop(path.relative_to(root).as_posix(), reason, detail, clip.speaker) for path in clip.files]
 
 

@@ -21,10 +21,10 @@ from moretta.shared.data.clips import Speaker
 from moretta.shared.release.release_format import age_group
 
 MAX_TABLE_BYTES = 16 * 1024 * 1024
-"""CREMA-D's largest table has 0.5 MB."""
+"""Most bytes of a table; CREMA-D's largest has 0.5 MB."""
 DEMOGRAPHICS_FILE = "VideoDemographics.csv"
 MIN_AGE, MAX_AGE = 1, 120
-"""Years. Tables write 0, 99 or 999 for ages that are not known."""
+"""Ages in years that count as known. Tables write 0, 99 or 999 for unknown ages."""
 _DELIMITERS = (",", ";", "\t", "|")
 _LINES_BEFORE = 20  # titles and comments may stand above the names of the columns
 _SAID = re.compile(r"sep=.\r?\n", re.IGNORECASE)  # as Excel writes which delimiter follows

@@ -34,7 +34,7 @@ CODE, HEAD, BIAS = "code.weight", "emotion.weight", "emotion.bias"
 TRAINED = (CODE, HEAD, BIAS)
 _SPREAD, _CENTER, _DEVIATION = "public.spread", "public.center", "public.deviation"
 _MOST = 1e6
-"""No value is larger, so gradients stay finite, whatever the clips: others could not be clipped, and would show."""
+"""Largest value of an array, so that gradients stay finite for all clips: others could not be clipped."""
 
 
 def first_arrays(rows: PublicRows, code: SpeakerCode, classes: Sequence[str] = EMOTIONS) -> Arrays:

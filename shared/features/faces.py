@@ -18,12 +18,12 @@ from moretta.shared.core.errors import ClipError
 from moretta.shared.features.face_detectors import FaceBox, FaceDetector, Frame, best_detector
 
 MIN_FRAME_SIDE = 16
-"""Pixels. A smaller picture shows no face that could be anonymized."""
+"""Smallest side of a picture in pixels: smaller ones show no face that could be anonymized."""
 MAX_FRAME_SIDE = 8192
 REACH, REACH_PER_GAP, MAX_REACH = 0.6, 0.2, 1.2
 """How far a face moves from one frame to the next, in its own sizes, and how much further in each that misses it."""
 MAX_GROWTH = 1.8
-"""How much larger or smaller it becomes."""
+"""Largest factor by which a face's box grows or shrinks between frames."""
 SAME_FACE = 0.35
 """Two boxes of a frame whose centres are nearer than this, in sizes of the larger, are one face found twice."""
 BRIEF_SHARE = 0.15
@@ -50,7 +50,7 @@ class CroppedClip:
     borrowed: int
     """Frames without a usable face of their own: cut where the neighbouring frame had one, or replaced by it."""
     centred: bool
-    """No frame showed a face: all are centre crops."""
+    """Whether no frame showed a face, so that all are centre crops."""
     with_others: int = 0
     """Frames in which somebody else's face was seen, too; it is in no crop."""
 

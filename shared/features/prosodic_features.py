@@ -46,13 +46,13 @@ _BANDS = 8
 _LOW, _WIDE, _MIDDLE, _HIGH = slice(0, 8), slice(0, 10), slice(12, 25), slice(25, MELS)
 """Mel bands up to about 0.45, 0.6, from 0.75 to 2.6, and above 2.6 kHz."""
 _MODULATIONS = ((0.5, 2.0), (2.0, 4.0), (4.0, 8.0), (8.0, 16.0))
-"""In Hz: phrases, stresses, syllables, sounds."""
+"""Bands of modulation in Hz: phrases, stresses, syllables, sounds."""
 _MODULATION_FFT = 1024
 
 STEP_SAMPLES = SAMPLE_RATE
 HOP_OF_STEPS = SAMPLE_RATE // 2
 _RANGE = 10**-3.0
-"""30 dB below the loudest is silence, before and after what is said."""
+"""Share of the loudest power below which it is silence, before and after speech: 30 dB."""
 _SILENCE = 1e-12
 
 
@@ -60,7 +60,7 @@ class PitchTrack(NamedTuple):
     """One value each 10 ms, on the grid of `moretta.shared.features.mfcc`; arrays of [1 + samples // 160]."""
 
     hertz: Floats
-    """Where a frame is not voiced it means nothing."""
+    """Pitch in Hz; in frames that are not voiced it means nothing."""
     clarity: Floats
     """How much like itself a frame is one period later: near 1 for a clear voice, near 0 for noise."""
     level: Floats

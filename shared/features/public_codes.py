@@ -27,7 +27,7 @@ DIMENSIONS = 3
 three: the last two add less than they cost."""
 VOICES = 48
 FRAME_LIMIT, VECTOR_LIMIT = 3.0, 4.0
-"""In public standard deviations: what frames, and pooled vectors, are cut to."""
+"""Largest values of frames, and of pooled vectors, in public standard deviations; larger ones are cut."""
 _SHRINKAGE = 0.3
 _PRIOR_CLIPS = 2.0
 """A speaker's own statistics count as if so many clips of public speech were among the speaker's."""

@@ -29,7 +29,7 @@ Vector = npt.NDArray[np.float32]
 SYNTHETIC_VOICES = 16
 MAX_PUBLIC_FILES = 500
 MIN_STD = 1e-3
-"""Keeps standardized values finite where public speech does not vary."""
+"""Smallest deviation, which keeps standardized values finite where public speech does not vary."""
 LARGEST_MFCC = 250.0
 """No MFCC of sound that `check_samples` lets pass is larger: root 40 times the largest logarithm of a band's energy."""
 QUIETEST_DB = -36.0
@@ -56,7 +56,7 @@ class MfccOptions(PublicSpeechOptions):
     """Options of anonymizers that release MFCC, or sound from which emotion models compute MFCC."""
 
     coefficients: int = Field(default=COEFFICIENTS, ge=2, le=40)
-    """MFCC of a frame."""
+    """Number of MFCC of a frame."""
 
     def public_voice(self, codebook_size: int | None = None) -> PublicVoice:
         """Statistics of the public speech, and a codebook where its size is given."""

@@ -47,7 +47,7 @@ class Spoken(NamedTuple):
     """One sentence that was recognised, and where."""
 
     sentence: str
-    """Its code."""
+    """Code of the sentence."""
     words: tuple[tuple[int, int], ...]
     """First frame of each word, and the one after its last, of 10 ms."""
 

@@ -32,7 +32,7 @@ Matrix = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
 CODE_LIMIT = 3.0
-"""No value of a code is farther from 0."""
+"""Largest distance of a code's value from 0."""
 MIN_SPREAD = 1e-3
 MAX_ROUNDS = 1_000
 _LARGEST = 1e6
@@ -156,7 +156,7 @@ class PublicRows(NamedTuple):
     """`female`, `male`, or empty where it is not known."""
 
     def groups(self) -> list[npt.NDArray[np.int64]]:
-        """Which rows are whose."""
+        """Rows of each person."""
         return [np.flatnonzero(self.person == one) for one in np.unique(self.person)]
 
     def spread(self) -> npt.NDArray[np.float32]:

@@ -32,7 +32,7 @@ PRIOR_CLIPS_PER_VALUE = 1.0
 CLIP_VARIANCE = 0.5
 """How much of the variance of steps is one of their clips: on real speech, steps of a second."""
 RANK_LIMIT = 2.5
-"""In standard deviations: no place is farther out."""
+"""Largest place in standard deviations."""
 
 
 def secret_weights(clips: int, noise: NoiseSource) -> Floats:

@@ -29,7 +29,7 @@ Tracker = Literal["dio", "harvest"]
 _INSTALL = "pip install 'moretta[world]'"
 _LEAST_POWER, _MOST_POWER = 1e-16, 1e6
 _USUAL_BANDWIDTH = 90.0
-"""Hertz, of the first formants of an average voice."""
+"""Bandwidth in Hz of the first formants of an average voice."""
 _SHARPEST = 2.0
 """A cepstrum is not raised more: what is in its high indices is the envelope's own error."""
 

@@ -147,7 +147,7 @@ class TrainingWanted(OfStudy):
     proximal_mu: Annotated[float, Field(alias="proximal-mu", ge=0, le=1e6)] = 0.0
     session: Session | None = None
     shares: _Shares | None = None
-    """Under secure aggregation: what the other sites have sent for this one's eyes."""
+    """Under secure aggregation: the other sites' shares, encrypted for this site."""
 
 
 class Metrics(Message):

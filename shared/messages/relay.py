@@ -42,7 +42,7 @@ class Bundle(NamedTuple):
     """Name and content of a bundle."""
 
     app: str
-    """Flower's name for it, `publisher/project`."""
+    """Flower's name of the app, `publisher/project`."""
     version: str
     digest: str
     """SHA-256 over names and contents of all files, hexadecimal. The configuration counts by its values: Flower writes

@@ -30,7 +30,7 @@ TRAIN: dict[ModelKind, str] = {"voice": "train.voice", "face": "train.face", "fu
 EVALUATE = "evaluate.emotion"
 ATTACK = "query.attack"
 SECURE_KEYS, SECURE_SHARES, SECURE_UNMASK = "query.secure_keys", "query.secure_shares", "query.secure_unmask"
-"""Before and after the training of a round under secure aggregation."""
+"""Calls before and after the training of a round under secure aggregation."""
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 MASKED = "masked"

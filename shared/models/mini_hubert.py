@@ -32,7 +32,7 @@ EMBEDDED_LAYER = 2
 MASK_SHARE, MASK_FRAMES = 0.08, 10
 """Share of frames that begin a masked span, and the length of a span: 0.2 s."""
 FRAME_LIMIT = 5.0
-"""In public standard deviations."""
+"""Largest value of a frame, in public standard deviations."""
 PREFIX = "voice/hubert/"
 _MEAN, _STD = PREFIX + "mean", PREFIX + "std"
 _NAMED, _TEMPERATURE = 64, 0.1
@@ -83,7 +83,7 @@ def heard_frames(clips: Sequence[npt.NDArray[Any]]) -> list[Frames]:
 
 
 def _levelled(samples: Audio) -> Audio:
-    """How far from the microphone someone speaks is no matter: HuBERT's first layer normalizes, too."""
+    """Sound at one level, whatever the distance of the microphone; HuBERT's first layer normalizes, too."""
     level = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
     return np.asarray(samples * (OUTPUT_RMS / max(level, 1e-6)), np.float32)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from moretta.shared.study.sections import OptimizerName
 
 _BETAS = (0.5, 0.999)
-"""Of networks that are trained against each other."""
+"""Betas of Adam for networks that are trained against each other."""
 
 
 def make_optimizer(

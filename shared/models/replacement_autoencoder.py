@@ -38,7 +38,7 @@ WIDTH, BOTTLENECK = len(MEASUREMENTS), 32
 _BETWEEN = 64
 SEXES = ("female", "male")
 LIMIT = 5.0
-"""In public standard deviations: no measurement is farther from the public mean, and no released value."""
+"""Largest distance of measurements and released values from the public mean, in public standard deviations."""
 MAX_ROUNDS = 1_000
 _LARGEST = 1e6
 PREFIX = "voice/replacement/"

@@ -72,11 +72,11 @@ class Varying:
     """
 
     shift: float = 0.125
-    """At most, in either direction, as a share of the steps."""
+    """Largest shift in either direction, as a share of the steps."""
     time_mask: float = 0.15
-    """Longest of two, as a share of the steps."""
+    """Longest of two masks of time, as a share of the steps."""
     coefficient_mask: float = 0.17
-    """Widest, as a share of the coefficients."""
+    """Widest mask of coefficients, as a share of these."""
     stretch: float = 0.0
     """How much faster or slower half of the examples become at most, as a share."""
     bands: int = 0

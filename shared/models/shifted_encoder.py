@@ -38,12 +38,12 @@ class ShiftTask:
     distance: float = 0.8
     """Share of the way, above 0, at most 1."""
     neighbours: int = 8
-    """Codes of others that are averaged."""
+    """Number of other people's codes that are averaged."""
     centroids: int = 16
     epochs: int = 10
     batch: int = 16
     learning_rate: float = 0.0005
-    """At the start; it falls to zero along half a cosine."""
+    """Learning rate at the start; it falls to zero along half a cosine."""
     noise: float = 0.1
     """Standard deviation of the corruption of inputs, for values in [0, 1]."""
     seed: int = 1

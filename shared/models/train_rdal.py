@@ -45,7 +45,7 @@ class RdalTask:
     strength: float
     """Strength of the reversal at its end; 0 reverses nothing."""
     epochs: int
-    """At most."""
+    """Most epochs of training."""
     replaced_every: int = 5
     """Epochs, from the end of the warm-up on; 0 never replaces the adversary: plain gradient reversal."""
     patience: int = 4
@@ -81,7 +81,7 @@ class Fitted(NamedTuple):
 
     network: RdalNet
     epoch: int
-    """After which its weights were taken."""
+    """Epoch after which its weights were taken."""
     checks: tuple[Check, ...] = ()
     """Figures of all verifiers."""
 

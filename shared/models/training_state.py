@@ -34,7 +34,7 @@ class TrainOptions:
     epochs: int = 50
     batch: int = 32
     learning_rate: float = 0.001
-    """At the start; it falls to zero along half a cosine (Loshchilov and Hutter, ICLR 2017)."""
+    """Learning rate at the start; it falls to zero along half a cosine (Loshchilov and Hutter, ICLR 2017)."""
     optimizer: Literal["adam", "sgd"] = "adam"
     noise: float = 0.1
     """Standard deviation of the corruption, for values in [0, 1]."""

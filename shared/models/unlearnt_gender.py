@@ -37,10 +37,10 @@ SIZES: dict[Modality, int] = {"voice": STEPS * MELS, "face": PICTURES * SIDE * S
 WIDTH = 32
 """Values of an embedding."""
 LIMIT = 5.0
-"""In public standard deviations: no band of a step is farther from the public mean, and no value of an embedding."""
+"""Largest distance of bands and embedded values from the public mean, in public standard deviations."""
 _LARGEST = 1e6
 _CELLS = 3
-"""Along each side of what a picture is pooled to."""
+"""Cells along each side that a picture is pooled to."""
 
 
 class Recurrent(nn.Module):
@@ -209,7 +209,7 @@ class UnlearntEmbedding:
 
     @classmethod
     def prefix(cls, modality: Modality) -> str:
-        """Before the names of the arrays."""
+        """Prefix of the names of the arrays."""
         return f"{modality}/unlearnt/"
 
     @classmethod

@@ -24,7 +24,7 @@ from moretta.shared.study.options import SiteTrainingPlan
 from moretta.shared.study.sections import Accountant
 
 _PRECISION: dict[Accountant, float] = {"rdp": 1e-3, "prv": 5e-3}
-"""Relative, of calibrated noise: each trial of the PRV accountant takes a good part of a second."""
+"""Relative precision of calibrated noise: each trial of the PRV accountant takes a good part of a second."""
 _FEW_ORDERS = ORDERS[::4]
 """For the search, which takes many steps: they cost a quarter, and a thousandth of the epsilon."""
 _PRV_EPSILON = 50.0
@@ -36,7 +36,7 @@ _PRV_ROUNDING = 1e-11
 _PRV_POINTS = 2**24
 """A grid of more takes minutes and gigabytes."""
 _PRV_ERROR = 0.01
-"""Opacus' own choice, of epsilon."""
+"""Error of epsilon that Opacus allows by default."""
 _NO_NOISE = "the code was trained on the sites' clips without noise, which guarantees nothing"
 _NOTES = {
     "speaker": "training of the code at the sites, {rounds} rounds, a speaker with all clips one example, beside the "
@@ -72,7 +72,7 @@ def _spent(steps: tuple[tuple[tuple[float, float], int], ...], delta: float, acc
 
 
 def _by_prv(steps: tuple[tuple[tuple[float, float], int], ...], delta: float) -> float:
-    """Infinity where Opacus' accountant gives no figure."""
+    """Epsilon by the PRV accountant; infinity where Opacus' accountant gives no figure."""
     if all(rate == 1.0 for (_, rate), _ in steps):
         return gaussian_epsilon(delta, math.sqrt(sum(number / sigma**2 for (sigma, _), number in steps)))
     from opacus.accountants import PRVAccountant

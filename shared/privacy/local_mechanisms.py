@@ -82,9 +82,9 @@ class LaplaceValues:
     """
 
     epsilon: float
-    """Nominal, per value."""
+    """Nominal epsilon per value."""
     sensitivity: float
-    """Nominal, per value."""
+    """Nominal sensitivity per value."""
     bound: float | None
     """Values are clipped to +- this before noise is added, without a look at the data. None: they are not clipped, one
     value can move without limit, and nothing finite is guaranteed."""

@@ -183,7 +183,7 @@ class Anonymizer(ABC):
 
     @classmethod
     def fewest_clips(cls, study: Study) -> int:  # noqa: ARG003
-        """Fewer clips than this at a site would stand in the release almost as they are. Default: 1."""
+        """Fewest clips of a site: fewer would stand in the release almost as they are. Default: 1."""
         return 1
 
     @classmethod

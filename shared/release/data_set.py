@@ -27,7 +27,7 @@ MANIFEST_FILE = "manifest.csv"
 SHEET_FILE = "DATASHEET.md"
 MEDIA_FOLDER, AUDIT_FOLDER = "media", "audit"
 MEDIA_ENDINGS = {"audio": ".wav", "video": ".mp4", "picture": ".png"}
-"""By column of the manifest."""
+"""Endings of media files, by column of the manifest."""
 MAX_LIST_BYTES = 512 << 20
 """A million clips, each with sound and video, need half of it."""
 _LINE = re.compile(r"([0-9a-f]{64}) [ *]([^\x00-\x1f\\]{1,400})")

@@ -158,7 +158,7 @@ def _clips(path: Path) -> Iterator[ReleasedClip]:
 
 
 def _why(error: Exception) -> str:
-    """Without what was found there: it may be anything, and this goes into reports."""
+    """The kind of an error, without the text that was found: it may be anything, and this goes into reports."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         return f"{'.'.join(str(part) for part in first['loc'][:6])[:80]!a}: {first['msg']}"

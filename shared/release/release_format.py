@@ -30,7 +30,7 @@ MAX_CLIP_SECONDS = 120.0
 MAX_VOICE_FRAMES = int(MAX_CLIP_SECONDS * 100)
 MAX_SAMPLES = int(MAX_CLIP_SECONDS * 16_000)
 MIN_SAMPLES = 400
-"""One window of 25 ms: of less sound nothing can be measured."""
+"""Fewest samples of sound, one window of 25 ms: less cannot be measured."""
 MAX_FACE_FRAMES = 4_096
 MAX_FACE_SIDE = 512
 MAX_COEFFICIENTS = 128
@@ -67,7 +67,7 @@ class AnonymizerStatement(Strict):
     parameters: Annotated[dict[str, Any], Field(max_length=100)]
     privacy: Annotated[tuple[PrivacyStatement, ...], Field(max_length=50)] = ()
     noise: Literal["system", "seeded", "none"]
-    """`seeded` noise can be subtracted by who knows the seed: simulation and tests only."""
+    """`seeded` noise can be subtracted by anybody with the seed: simulation and tests only."""
     counts: Annotated[dict[_Key, _Count], Field(max_length=100)] = Field(default_factory=dict)
     """Facts for the report, such as frames in which no face was found."""
 

@@ -65,7 +65,7 @@ RENAMED_KEYS = {
 }
 """Section and key of a study file before, and the key now. Accepted with a warning for one version."""
 RENAMED_ANONYMIZERS = {"emotion-words": "emotion-label-rr", "speaker-normalised": "speaker-normalized"}
-"""Also in policies, on ledgers and in releases that were made before."""
+"""Former -> present name of an anonymizer, also in policies, on ledgers and in earlier releases."""
 RENAMED_PARAMETERS = {"words_from": "labels_from", "word_epsilon": "label_epsilon"}
 """Former -> present parameter of an anonymizer, in the statement of a release."""
 RENAMED_RULES = {"max_word_epsilon": "max_label_epsilon"}

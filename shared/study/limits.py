@@ -14,7 +14,7 @@ from moretta.shared.study.sections import RequestStage
 
 _CHANCE_EER = 0.5
 _MARGIN = 1.1
-"""Between what nothing at all would cost by the orders of the accountant, and what can be required."""
+"""Factor between the least epsilon that the accountant's orders can show and the least one that may be required."""
 
 
 def check_limits(study: Study, *, sites: int | None = None) -> None:

@@ -17,7 +17,7 @@ from moretta.shared.study.options import ANONYMIZERS
 M = TypeVar("M", bound=BaseModel)
 _LONGEST_VALUE = 60
 _NO_PROTECTION = "none"
-"""Never proposed: nobody may release recordings as they are by a slip of the pen."""
+"""Anonymizer that is never proposed, so that nobody releases recordings as they are by a typing error."""
 _WITH_ANONYMIZER = ("anonymizer", "options", "form")
 """Keys that cannot be checked where the anonymizer is unknown."""
 

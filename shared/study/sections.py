@@ -79,7 +79,7 @@ class TrainSection(Section):
     rounds: int = Field(default=10, ge=1, le=10_000)
     """Rounds of training of each model."""
     strategy: str = "FedAvg"
-    """One of Flower's, by the name of its class."""
+    """Flower's strategy, by the name of its class."""
     strategy_options: Annotated[dict[str, float | int | bool], AfterValidator(_by_key)] = Field(default_factory=dict)
     """Arguments of the strategy."""
     fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -87,9 +87,9 @@ class TrainSection(Section):
     local_epochs: int = Field(default=1, ge=1, le=100)
     """Passes over a site's clips in one round."""
     batch_size: int = Field(default=16, ge=1, le=4096)
-    """Clips, or speakers, of one step: on average, under DP-SGD."""
+    """Clips, or speakers, of one step; under DP-SGD on average."""
     optimizer: OptimizerName = "sgd"
-    """At the sites: plain SGD, or Adam, whose state stays there and starts anew each round."""
+    """Optimizer at the sites: plain SGD, or Adam, whose state stays there and starts anew each round."""
     learning_rate: Computable = 0.3
     """Learning rate of the optimizer. Adam needs a hundredth of SGD's."""
     min_sites: int = Field(default=1, ge=1)
@@ -135,7 +135,7 @@ class PrivacySection(Section):
     """`[privacy]`: DP-SGD at every site."""
 
     dp_sgd: bool = True
-    """Without it models leak as much as the releases do."""
+    """Whether sites train by DP-SGD. Without it models leak as much as the releases do."""
     unit: Literal["clip", "speaker"] = "clip"
     """Unit that is sampled, with one clipped gradient: a clip, or all clips of a speaker at a site as one example."""
     epsilon: Epsilon = 8.0
@@ -209,13 +209,13 @@ class AuditSection(Section):
     """`[audit]`: which attackers run on what was released."""
 
     enabled: bool = True
-    """Without it nothing is known of what the releases leak."""
+    """Whether attackers run. Without them the leaks of the releases are unknown."""
     attackers: tuple[str, ...] = ()
     """Names of attackers; empty means all that are there."""
     bootstrap: int = Field(default=200, ge=0, le=100_000)
     """Resamples of each interval, over speakers."""
     attributes: bool = True
-    """Sites state sex and age group of pseudonymous speakers, so that attribute inference can be scored."""
+    """Whether sites state sex and age group of pseudonymous speakers, so that attribute inference can be scored."""
     inference: bool = True
     """Attacks beyond identity: attributes, inversion, membership, updates, voice to face."""
     updates: bool = True
@@ -223,7 +223,7 @@ class AuditSection(Section):
     evaluators: tuple[str, ...] = ()
     """Utility evaluators that run only where they are named, beside all others: they train a network, for minutes."""
     utility: bool = True
-    """Evaluators of emotion on originals and releases: what an anonymizer has left."""
+    """Whether utility evaluators of emotion run on originals and releases."""
     sentences: Annotated[dict[Code, Text], Field(max_length=1_000), AfterValidator(_by_key)] = Field(
         default_factory=dict
     )

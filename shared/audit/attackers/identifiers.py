@@ -84,7 +84,7 @@ _BLOCK_CLIPS = 256
 _MOST_EXAMPLES = 1_000
 _RIDGE = 1.0
 _NOBODY = -9.0
-"""Likeness to clips of a person of whom none may be looked at: less than any."""
+"""Likeness to a person without usable clips: less than any other."""
 
 
 class _Gallery:

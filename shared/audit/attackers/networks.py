@@ -24,7 +24,7 @@ Model = tuple[Callable[[ClipSet], Float32], Float32]
 """Maps clips to embeddings of length 1, and has the direction of each speaker it was trained on."""
 TRAIN_FRAMES, TEST_FRAMES = 150, 300
 NOISE = 0.2
-"""On every value, in standard deviations: without it, a network learns few clips by heart."""
+"""Noise on every value, in standard deviations: without it, a network learns few clips by heart."""
 
 
 @dataclass(frozen=True)

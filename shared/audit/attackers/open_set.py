@@ -246,7 +246,7 @@ class WithinClassEmbedder(Embedder):
         return {"middle": self._middle.astype(np.float32), "map": (found[1:] - found[0]).astype(np.float32)}
 
     def take(self, learned: Mapping[str, Array]) -> None:
-        """Stand where `fit` would have led another one that has `learned` this."""
+        """Take over what another attacker of this class has `learned`, in place of `fit`."""
         middle, matrix = (np.asarray(learned[name], np.float64) for name in ("middle", "map"))
         self._vectors = lambda clips: type(self).features(clips, 0)(clips)
         self._reduce = lambda x: np.asarray(x, np.float64) - middle

@@ -23,7 +23,7 @@ MAX_SHADOWS = 240
 MIN_SHADOWS = 2
 """Shadow sites of a person: the second one is made of other draws of the same clips."""
 MIN_PEOPLE = 3
-"""People of each sex, outside of any site that is asked about."""
+"""Fewest people of each sex outside of any attacked site."""
 FOLDS = 5
 DIMENSIONS = 128
 ATTACKER = "shadow sites"

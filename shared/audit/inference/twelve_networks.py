@@ -23,7 +23,7 @@ SHAPES = tuple((depth, width) for depth in (1, 2, 3) for width in (16, 32, 64, 1
 """Hidden layers and units of each."""
 NAMES = tuple(f"network {depth} x {width}" for depth, width in SHAPES)
 CHOSEN = "best of twelve networks"
-"""Best by the loss on people held out of the training people. Nobody who is asked about has a say."""
+"""Name of the network with the least loss on people held out of training, chosen without the attacked people."""
 PARTS = 3
 """Parts of the training people; each copy of a network is trained on all but one, and stopped by that one."""
 LEAST_PEOPLE = 2

@@ -43,7 +43,7 @@ SOURCES = {
     "updates": "sites' updates",
 }
 UNITS = ("value", "frame", "clip", "speaker", "site")
-"""Smallest first; from `clip` on they stand for people or their recordings."""
+"""Units, smallest first; from `clip` on they stand for people or their recordings."""
 MECHANISM = "site-level noise"
 PSEUDONYM = re.compile(r"[0-9a-f]{16}")
 _SECONDARY = frozenset({"explained_variance", "tpr_at_fpr_1pct", "tpr_at_fpr_01pct"})
@@ -282,7 +282,7 @@ def _budget_line(site: str, rows: Sequence[PrivacyRow], units: Sequence[str]) ->
 
 
 def _epsilon(row: PrivacyRow) -> float:
-    """No finite guarantee is the worst."""
+    """Epsilon of a row, for sorting: no finite guarantee counts as the largest."""
     return math.inf if row.epsilon is None else row.epsilon
 
 

@@ -58,7 +58,7 @@ def check_gate(
 
 
 def worst(criteria: Sequence[Criterion]) -> State:
-    """Without any criterion nothing passes."""
+    """The worst state of all criteria; without any criterion nothing passes."""
     states = {c.state for c in criteria}
     return "fails" if "fails" in states else "passes" if states == {"passes"} else "inconclusive"
 

@@ -206,4 +206,4 @@ def distortion(given: MeterInput) -> list[Result]:
 PARALLEL_METERS: dict[str, Callable[[MeterInput], list[Result]]] = {"distortion": distortion}
 """Meters of voice that need parallel speech; without it they have no row."""
 METERS: dict[str, Callable[[MeterInput], list[Result]]] = {"words": words, "sentence": sentence, "prosody": prosody}
-"""By what they measure; all of voice."""
+"""Meters of voice, by the content that they measure."""

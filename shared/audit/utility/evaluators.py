@@ -115,7 +115,7 @@ class ClassifierEvaluator(UtilityEvaluator):
     """A scikit-learn classifier with probabilities on standardised vectors, on one thread."""
 
     classifier: ClassVar[Callable[[int], Any]] = staticmethod(_logistic)
-    """Makes one from a seed."""
+    """Makes a classifier from a seed."""
 
     def fit(self, vectors: Float32, emotions: Int64, *, seed: int) -> None:
         """Learn the emotions that occur."""

@@ -188,4 +188,4 @@ FACE_METERS: dict[str, Callable[[MeterInput], list[Result]]] = {
     **{f"identity by {cls.name}": partial(identity, encoder=cls.name) for cls in FACE_ENCODERS},
     "expression": expression,
 }
-"""By what they measure; all of faces."""
+"""Meters of faces, by the content that they measure."""

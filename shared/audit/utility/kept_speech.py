@@ -22,10 +22,10 @@ _VOICED = 0.6
 """Clarity from which a frame counts as voiced. With noise 20 dB below the speech, melodies of 30 clips of CREMA-D are
 then within 31 cents of those without; from 0.45 on, as in `prosodic_features`, within 53."""
 _FEWEST = 10
-"""Frames, of 10 ms, that must be voiced in both."""
+"""Fewest frames, of 10 ms, that must be voiced in both."""
 _CENTS = 1200.0
 _OCTAVE_ERROR = 0.8 * _CENTS
-"""From the clip's median: what lies farther is a mistake of the tracker, as in `prosodic_features`."""
+"""Largest distance from the clip's median: farther values are mistakes of the tracker, as in `prosodic_features`."""
 
 
 def compared(original: Float32, released: Float32) -> tuple[float, float, float]:
@@ -77,9 +77,9 @@ def guessed_errors(truth: Sequence[Sequence[str]]) -> float:
 
 
 COEFFICIENTS = 25
-"""With c_0: order 24, as evaluations of voice conversion at 16 kHz have it."""
+"""Mel-cepstral coefficients with c_0: order 24, as in evaluations of voice conversion at 16 kHz."""
 QUIETEST_DECIBELS = 40.0
-"""Below the clip's loudest frame: what is quieter is a pause, whose spectrum is that of the room."""
+"""Decibels below the clip's loudest frame: quieter frames are pauses, whose spectrum is that of the room."""
 _DECIBELS = 10 / math.log(10)
 
 

@@ -20,7 +20,7 @@ from moretta.shared.models.speech.synthesize import synthesize
 from moretta.shared.models.speech.voice import Voice, make_voice
 
 INTENSITIES = (0.4, 1.2)
-"""Between which drawn utterances are acted."""
+"""Least and largest intensity of drawn utterances."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ class Noise:
     centre_hz: float
     bandwidth_hz: float
     level: float
-    """Relative to voicing."""
+    """Level relative to voicing."""
     milliseconds: float = 0.0
 
 

@@ -29,7 +29,7 @@ class Voice:
     sex: str
     pitch_hz: float
     formant_factor: float
-    """Above 1 for a shorter vocal tract."""
+    """Factor of formants, above 1 for a shorter vocal tract."""
     formant_offsets: NDArray[np.float64]
     """[3], relative shift of each formant."""
     vowel_colours: Mapping[str, NDArray[np.float64]]

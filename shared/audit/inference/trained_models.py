@@ -189,7 +189,7 @@ class Recipe:
     optimizer: OptimizerName = "sgd"
     max_steps: int | None = MAX_STEPS
     first: Mapping[str, Array] | None = None
-    """What training starts from, where that is not the model's initial weights."""
+    """Weights that training starts from; None starts from the model's initial weights."""
 
     def __call__(self, x: Array, y: Int64, seed: int) -> Predict:
         """A `Train`: on features [n, ...] and labels [n]."""

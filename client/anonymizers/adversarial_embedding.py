@@ -21,7 +21,7 @@ from moretta.shared.data.clips import Clip
 from moretta.shared.data.recordings import read_sound
 from moretta.shared.features.federated_encoder import Measure, SiteTrainedOptions, SiteTraining
 from moretta.shared.features.mfcc import check_samples
-from moretta.shared.features.public_speech import MfccOptions, PublicVoice, recorded_speakers, synthetic_speakers
+from moretta.shared.features.public_speech import MfccOptions, PublicVoice, public_speakers
 from moretta.shared.features.speaker_code import PublicRows
 from moretta.shared.features.world_voice import WorldVoice, missing_world
 from moretta.shared.models.adversarial_embedding import AdversarialEmbedding
@@ -72,7 +72,7 @@ def public_encoder(name: str) -> PretrainedEncoder:
 def public_embeddings(name: str, folder: Path | None) -> PublicRows:
     """Public speech as that network embeds it. Errors: see `public_network` and `embedded`."""
     encoder = public_encoder(name)
-    return embedded(synthetic_speakers(SEED) if folder is None else recorded_speakers(folder, SEED), encoder)
+    return embedded(public_speakers(folder, SEED), encoder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from moretta.client.anonymizers.voice_baselines import UnboundedVoice, usable
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.features.mfcc import SAMPLE_RATE, check_samples
-from moretta.shared.features.public_speech import MfccOptions, PublicVoice, recorded_speakers, synthetic_speakers
+from moretta.shared.features.public_speech import MfccOptions, PublicVoice, public_speakers
 from moretta.shared.features.world_voice import WorldVoice, missing_world, pitch_of
 from moretta.shared.models.train_voice_cycle import CycleTask, pools_of, train_cycle
 from moretta.shared.models.voice_cycle import VoiceCycle
@@ -79,10 +79,8 @@ class CycleVoice(UnboundedVoice[CycleOptions]):
         StudyError: the vocoder is not installed, or too few clips of one sex: see `pools_of`."""
         _check_installed()
         options = cls.options_of(study)
-        folder = options.public_speech
         notify("taking apart public speech of both sexes")
-        spoken = synthetic_speakers(SEED) if folder is None else recorded_speakers(folder, SEED)
-        clips = pools_of(spoken, seed=SEED)
+        clips = pools_of(public_speakers(options.public_speech, SEED), seed=SEED)
         notify(f"training the networks between {len(clips[0])} female and {len(clips[1])} male clips")
         made = train_cycle(clips, options.task(), seed=SEED, notify=notify)
         for fault in made.figures.faults():

@@ -22,7 +22,7 @@ from moretta.shared.features.speaker_code import MIN_SPREAD, measured_clip, meas
 from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
 from moretta.shared.privacy.noise import NoiseSource, in_ball, on_grid
 from moretta.shared.release.anonymizer import UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
-from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, taken
+from moretta.shared.study.public_arrays import Rules, scale_rules, taken
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import Delta, Epsilon
 
@@ -32,7 +32,6 @@ RADIUS = 2.0
 """In public standard deviations: all numbers of a clip together are clipped to a ball of this radius."""
 CENTER, SPREAD = "voice/prosody/center", "voice/prosody/spread"
 _COLUMNS = [MEASUREMENTS.index(name) for name in RELEASED]
-_LARGEST = 1e6
 _NOTE = (
     "between any two usable clips, whatever was said; not covered: that there are so many usable clips and speakers, "
     "and the labels and sentences of those released"
@@ -87,8 +86,7 @@ class ProsodyStatistics(PlannedAnonymizer[ProsodyOptions]):
     @classmethod
     def public_rules(cls, study: Study) -> Rules:  # noqa: ARG003
         """See `Anonymizer.public_rules`."""
-        shape = (len(RELEASED),)
-        return {CENTER: Rule(shape, _LARGEST), SPREAD: Rule(shape, _LARGEST, LEAST_SPREAD)}
+        return scale_rules(CENTER, SPREAD, len(RELEASED))
 
     @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> ProsodyStatistics:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from moretta.client.anonymizers.voice_baselines import UnboundedVoice
-from moretta.shared.features.public_speech import PublicSpeechOptions, recorded_speakers, synthetic_speakers
+from moretta.shared.features.public_speech import PublicSpeechOptions, public_speakers
 from moretta.shared.models.held_out_people import Attribute, people_without_part
 from moretta.shared.models.rdal import Rdal
 from moretta.shared.models.rdal_of_speech import BATCH, SEED, mel_rows, public_voice_mask, train_speech_code
@@ -71,12 +71,12 @@ class RdalVoice(UnboundedVoice[RdalOptions]):
         """Mask and encoder. A fault of the adversary is notified, and stands in the statement of every release. Raises
         StudyError: too few people, or emotions: see `train_speech_code`."""
         options = cls.options_of(study)
-        folder, mask = options.public_speech, None
+        mask = None
         if options.mask:
             notify("training the mask on synthetic speech")
             mask = public_voice_mask(SEED)
         notify("measuring public speech")
-        rows = mel_rows(synthetic_speakers(SEED) if folder is None else recorded_speakers(folder, SEED), mask)
+        rows = mel_rows(public_speakers(options.public_speech, SEED), mask)
         if unused := people_without_part(rows):
             notify(f"{unused} people of the public speech have no part: their sex is not known, or their clips are few")
         notify("training the code")

@@ -70,8 +70,7 @@ class EmotionEncoder(FederatedEncoder):
         rules = {CODE: Rule((size, width), _MOST), HEAD: Rule((classes, size), _MOST), BIAS: Rule((classes,), _MOST)}
         rules |= {_CENTER: Rule((width,), _MOST)}
         rules |= {name: Rule((width,), _MOST, LEAST_SPREAD) for name in (_SPREAD, _DEVIATION)}
-        check_public(arrays, rules)
-        return cls({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        return cls(check_public(arrays, rules))
 
     def normalized(self, values: npt.NDArray[Any], *, unit: Unit) -> npt.NDArray[np.float32]:
         """Ranks within the speaker for the unit `speaker`; for `clip` each row by itself, by public speech."""

@@ -167,6 +167,10 @@ def folder_speech(folder: Path, seed: int) -> Iterator[Audio]:
     return chain([first], clips)
 
 
+Whose = tuple[str, int, str]
+"""Person, class index of the emotion, and sex, as in `Recording`."""
+
+
 @dataclass(frozen=True, eq=False)
 class Recording:
     """One clip of a public speaker."""
@@ -177,6 +181,11 @@ class Recording:
     """Class index, in the order of `EMOTIONS`."""
     sex: str = ""
     """`female` or `male`; empty where no table says it."""
+
+    @property
+    def whose(self) -> Whose:
+        """All but the sound."""
+        return self.person, self.emotion, self.sex
 
 
 def synthetic_speakers(seed: int, *, voices: int = SPEAKERS, clips: int = CLIPS_PER_SPEAKER) -> Iterator[Recording]:
@@ -195,6 +204,11 @@ def synthetic_speakers(seed: int, *, voices: int = SPEAKERS, clips: int = CLIPS_
             strength = float(generator.uniform(*_INTENSITIES))
             said = synthesize(voice, EMOTIONS[label], sentence, intensity=strength, seed=int(generator.integers(2**31)))
             yield Recording(gain * said, str(number), label, voice.sex)
+
+
+def public_speakers(folder: Path | None, seed: int) -> Iterator[Recording]:
+    """Those of a folder, or synthetic ones without any. Errors: see `recorded_speakers`."""
+    return synthetic_speakers(seed) if folder is None else recorded_speakers(folder, seed)
 
 
 def public_people(folder: Path) -> dict[str, str]:

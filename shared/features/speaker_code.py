@@ -8,7 +8,7 @@ principal components of what these leave. A network has hidden units, and direct
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -22,11 +22,11 @@ from moretta.shared.core.errors import StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.features.mfcc import Audio
 from moretta.shared.features.prosodic_features import MEASUREMENTS, delivery_batch, speech_windows
-from moretta.shared.features.public_speech import Recording, recorded_speakers, synthetic_speakers
+from moretta.shared.features.public_speech import Recording, Whose, public_speakers
 from moretta.shared.features.speaker_normalization import SpeakerRanks, SpeakerWhitening
 from moretta.shared.features.voice_forms import fit_codebook
 from moretta.shared.privacy.noise import bounded
-from moretta.shared.study.public_arrays import LEAST_SPREAD, PUBLIC_SEED, Rule, Rules, named
+from moretta.shared.study.public_arrays import LARGEST, LEAST_SPREAD, PUBLIC_SEED, Rule, Rules, named
 
 Matrix = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -35,7 +35,6 @@ CODE_LIMIT = 3.0
 """Largest distance of a code's value from 0."""
 MIN_SPREAD = 1e-3
 MAX_ROUNDS = 1_000
-_LARGEST = 1e6
 """Largest weight or measurement."""
 _SHRINKAGE = 0.3
 _BATCH = 16
@@ -96,11 +95,11 @@ class SpeakerCode:
     def rules(cls, size: int | str = "values", *, is_network: bool) -> Rules:
         """Rules for the arrays, by name: type, shape and bounds."""
         width = len(MEASUREMENTS)
-        hidden = {HIDDEN_WEIGHT: Rule((width, "units"), _LARGEST), HIDDEN_BIAS: Rule(("units",), _LARGEST)}
+        hidden = {HIDDEN_WEIGHT: Rule((width, "units"), LARGEST), HIDDEN_BIAS: Rule(("units",), LARGEST)}
         return {
-            SPREAD: Rule((width,), _LARGEST, LEAST_SPREAD),
+            SPREAD: Rule((width,), LARGEST, LEAST_SPREAD),
             **(hidden if is_network else {}),
-            PROJECTION: Rule(("units" if is_network else width, size), _LARGEST),
+            PROJECTION: Rule(("units" if is_network else width, size), LARGEST),
             CODEWORDS: Rule(("words", size), CODE_LIMIT + 1e-3),
             ROUNDS: Rule((1,), MAX_ROUNDS, 0, dtype="int64", optional=True),
         }
@@ -155,6 +154,12 @@ class PublicRows(NamedTuple):
     sex: npt.NDArray[np.str_]
     """`female`, `male`, or empty where it is not known."""
 
+    @classmethod
+    def of(cls, values: npt.NDArray[Any], whose: Sequence[Whose]) -> Self:
+        """Rows, and whose each is."""
+        person, emotion, sex = zip(*whose, strict=True) if whose else ((), (), ())
+        return cls(values, np.array(person), np.array(emotion, np.int64), np.array(sex, np.str_))
+
     def groups(self) -> list[npt.NDArray[np.int64]]:
         """Rows of each person."""
         return [np.flatnonzero(self.person == one) for one in np.unique(self.person)]
@@ -185,20 +190,19 @@ def measured_clip(samples: Audio, *, in_windows: bool) -> Matrix:
         (rows,) = measured([samples], in_windows=in_windows)
     except Exception:
         rows = np.zeros((len(speech_windows(samples)) if in_windows else 1, len(MEASUREMENTS)), np.float32)
-    return bounded(rows, _LARGEST).astype(np.float32)
+    return bounded(rows, LARGEST).astype(np.float32)
 
 
 def public_rows(people: Iterable[Recording], *, in_windows: bool) -> PublicRows:
     """Measure public speech, see `measured`."""
     values: list[Floats] = [np.empty((0, len(MEASUREMENTS)))]
-    whose: list[tuple[str, int, str]] = []
+    whose: list[Whose] = []
     clips = iter(people)
     while batch := list(islice(clips, _BATCH)):
         for one, rows in zip(batch, measured([one.samples for one in batch], in_windows=in_windows), strict=True):
             values.append(rows.astype(np.float64))
-            whose += [(one.person, one.emotion, one.sex)] * len(rows)
-    person, emotion, sex = zip(*whose, strict=True) if whose else ((), (), ())
-    return PublicRows(np.concatenate(values), np.array(person), np.array(emotion, np.int64), np.array(sex, np.str_))
+            whose += [one.whose] * len(rows)
+    return PublicRows.of(np.concatenate(values), whose)
 
 
 def measured_public_speech(folder: Path | None, *, in_windows: bool) -> PublicRows:
@@ -208,8 +212,7 @@ def measured_public_speech(folder: Path | None, *, in_windows: bool) -> PublicRo
 
 @lru_cache(maxsize=1)  # training at the sites needs the rows of the public code again
 def _measured_public_speech(seed: int, folder: Path | None, in_windows: bool) -> PublicRows:
-    people = synthetic_speakers(seed) if folder is None else recorded_speakers(folder, seed)
-    return public_rows(people, in_windows=in_windows)
+    return public_rows(public_speakers(folder, seed), in_windows=in_windows)
 
 
 def train_speaker_code(

@@ -30,14 +30,13 @@ from moretta.shared.models.replacement_autoencoder import (
     reconstructed,
 )
 from moretta.shared.privacy.noise import bounded
-from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
+from moretta.shared.study.public_arrays import LARGEST, Rule, Rules, named, scale_rules
 
 BETWEEN, BOTTLENECK = 128, 64
 PREFIX = "voice/embedding/"
 CENTER, DEVIATION, MADE_CENTER, MADE_DEVIATION, FIGURES, ROUNDS = (
     PREFIX + name for name in ("center", "deviation", "made-center", "made-deviation", "figures", "rounds")
 )
-_LARGEST = 1e6
 
 
 class EmbeddingNet(nn.Module):
@@ -151,10 +150,9 @@ class AdversarialEmbedding:
         sizes |= {"decoder.0": (BOTTLENECK, BETWEEN), "decoder.2": (BETWEEN, width)}
         weights = {f"{PREFIX}{layer}.weight": Rule((to, of), LARGEST_WEIGHT) for layer, (of, to) in sizes.items()}
         biases = {f"{PREFIX}{layer}.bias": Rule((to,), LARGEST_WEIGHT) for layer, (_, to) in sizes.items()}
-        centers = {name: Rule((width,), _LARGEST) for name in (CENTER, MADE_CENTER)}
-        deviations = {name: Rule((width,), _LARGEST, LEAST_SPREAD) for name in (DEVIATION, MADE_DEVIATION)}
-        others = {FIGURES: Rule((EmbeddingFigures.size(),), _LARGEST), ROUNDS: Rule((1,), MAX_ROUNDS, 0, dtype="int64")}
-        return {**centers, **deviations, **weights, **biases, **others}
+        scales = scale_rules(CENTER, DEVIATION, width) | scale_rules(MADE_CENTER, MADE_DEVIATION, width)
+        others = {FIGURES: Rule((EmbeddingFigures.size(),), LARGEST), ROUNDS: Rule((1,), MAX_ROUNDS, 0, dtype="int64")}
+        return {**scales, **weights, **biases, **others}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, width: int) -> Self:
@@ -191,5 +189,5 @@ class AdversarialEmbedding:
         Each dimension is put back on the scale of public embeddings. Without that all voices become one.
         """
         made = placed(self.reconstructed(embeddings), (self.arrays[MADE_CENTER], self.arrays[MADE_DEVIATION]))
-        values = bounded(made * self.arrays[DEVIATION] + self.arrays[CENTER], _LARGEST)
+        values = bounded(made * self.arrays[DEVIATION] + self.arrays[CENTER], LARGEST)
         return np.asarray(unit_rows(values), np.float64)

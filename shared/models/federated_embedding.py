@@ -33,14 +33,13 @@ from moretta.shared.models.held_out_people import ATTRIBUTES, Split
 from moretta.shared.models.network_arrays import LARGEST_WEIGHT, array_rules, network_of
 from moretta.shared.models.replacement_autoencoder import LIMIT, SEXES, placed
 from moretta.shared.models.train_embedding import SEED, Fitted, measured_embedding, targets_of
-from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, check_public
+from moretta.shared.study.public_arrays import Rule, Rules, check_public, scale_rules
 
 if TYPE_CHECKING:
     import torch
 
 PUBLIC_CENTER, PUBLIC_DEVIATION, PEOPLE = "public.center", "public.deviation", "public.people"
 """The last are mean places of public people."""
-_LARGEST = 1e6
 _HIDDEN = {"speaker": (BOTTLENECK,), "sex": (32,)}
 """Sizes of the hidden layers of both heads, as in `EmbeddingNet`."""
 
@@ -52,8 +51,7 @@ def _rules(width: int) -> Rules:
     last = max(name for name in rules if name.startswith("person.") and name.endswith(".weight"))
     rules[last] = Rule(("people", BOTTLENECK), LARGEST_WEIGHT)
     rules[last.replace("weight", "bias")] = Rule(("people",), LARGEST_WEIGHT)
-    rules |= {PUBLIC_CENTER: Rule((width,), _LARGEST), PUBLIC_DEVIATION: Rule((width,), _LARGEST, LEAST_SPREAD)}
-    return {**rules, PEOPLE: Rule(("people", width), LIMIT)}
+    return rules | scale_rules(PUBLIC_CENTER, PUBLIC_DEVIATION, width) | {PEOPLE: Rule(("people", width), LIMIT)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,8 +64,7 @@ class EmbeddingEncoder(FederatedEncoder):
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, width: int, strength: float) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.check_public`."""
-        check_public(arrays, _rules(width))
-        return cls({name: np.ascontiguousarray(array) for name, array in arrays.items()}, strength)
+        return cls(check_public(arrays, _rules(width)), strength)
 
     def normalized(self, values: npt.NDArray[Any], *, unit: Unit) -> npt.NDArray[np.float32]:  # noqa: ARG002
         """Measurements normalized by public speech alone, each row by itself, whatever the unit is."""

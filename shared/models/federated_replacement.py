@@ -34,7 +34,7 @@ from moretta.shared.models.replacement_autoencoder import (
     weight_shapes,
 )
 from moretta.shared.models.train_replacement import SEED, PublicSplit, ReplacementTask, measured_autoencoder
-from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, check_public
+from moretta.shared.study.public_arrays import Rule, check_public, scale_rules
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,6 @@ CENTER, DEVIATION = "public.center", "public.deviation"
 DONORS = tuple(f"public.donors.{sex}" for sex in SEXES)
 MAX_DONORS = 64
 """Public clips of each sex that sites replace theirs by."""
-_LARGEST = 1e6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,11 +61,9 @@ class ReplacementEncoder(FederatedEncoder):
         cls, arrays: Mapping[str, npt.NDArray[Any]], *, sensitive: int | None, strength: float, number: int
     ) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.check_public`."""
-        rules = {**array_rules(ReplacementNet), CENTER: Rule((WIDTH,), _LARGEST)}
-        rules[DEVIATION] = Rule((WIDTH,), _LARGEST, LEAST_SPREAD)
+        rules = array_rules(ReplacementNet) | scale_rules(CENTER, DEVIATION, WIDTH)
         rules |= {name: Rule((f"{name} clips", WIDTH), LIMIT) for name in DONORS}
-        check_public(arrays, rules)
-        return cls({name: np.ascontiguousarray(array) for name, array in arrays.items()}, sensitive, strength, number)
+        return cls(check_public(arrays, rules), sensitive, strength, number)
 
     def normalized(self, values: npt.NDArray[Any], *, unit: Unit) -> npt.NDArray[np.float32]:  # noqa: ARG002
         """Measurements normalized by public speech alone, each row by itself, whatever the unit is."""

@@ -36,7 +36,7 @@ from moretta.shared.models.unlearnt_gender import (
 )
 from moretta.shared.models.unlearnt_inputs import PublicClips
 from moretta.shared.study.options import SiteTrainingPlan
-from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, check_public
+from moretta.shared.study.public_arrays import Rules, check_public, scale_rules
 from moretta.shared.study.schema import Study
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 CENTER, DEVIATION = "public.center", "public.deviation"
-_LARGEST = 1e6
 Modalities = tuple[Modality, ...]
 
 
@@ -52,9 +51,7 @@ Modalities = tuple[Modality, ...]
 def _rules(modalities: Modalities) -> Rules:
     """Rules of the arrays of a round."""
     rules = array_rules(partial(UnlearntNet, modalities, is_folded=True))
-    if "voice" in modalities:
-        rules |= {CENTER: Rule((MELS,), _LARGEST), DEVIATION: Rule((MELS,), _LARGEST, LEAST_SPREAD)}
-    return rules
+    return rules | scale_rules(CENTER, DEVIATION, MELS) if "voice" in modalities else rules
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,9 +74,7 @@ class UnlearntEncoder(FederatedEncoder):
         strength: float,
     ) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.check_public`."""
-        check_public(arrays, _rules(modalities))
-        checked = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        return cls(checked, modalities, classes, strength)
+        return cls(check_public(arrays, _rules(modalities)), modalities, classes, strength)
 
     def normalized(self, values: npt.NDArray[Any], *, unit: Unit) -> npt.NDArray[np.float32]:  # noqa: ARG002
         """Inputs normalized by public people alone, each row by itself, whatever the unit is."""

@@ -22,7 +22,7 @@ from moretta.shared.features.mfcc import MELS, OUTPUT_RMS, Audio, Frames, check_
 from moretta.shared.models.network_arrays import array_rules, arrays_of, network_of
 from moretta.shared.pretrained.encoder import speech_only
 from moretta.shared.privacy.noise import bounded
-from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
+from moretta.shared.study.public_arrays import LARGEST, Rules, named, scale_rules
 
 WIDTH, HEADS, LAYERS, INNER = 128, 4, 3, 512
 UNITS = 64
@@ -38,7 +38,6 @@ _MEAN, _STD = PREFIX + "mean", PREFIX + "std"
 _NAMED, _TEMPERATURE = 64, 0.1
 _PLACED_FRAMES, _PLACED_GROUPS = 31, 8
 _TRAINING_ONLY = ("masked", "head.", "units")
-_LARGEST = 1e6
 
 
 class MiniHubertNet(nn.Module):
@@ -100,7 +99,7 @@ class MiniHubert:
     def rules(cls) -> Rules:
         """Rules for the arrays, by name: type, shape and bounds."""
         weights = {name: rule for name, rule in array_rules(MiniHubertNet, PREFIX).items() if not _only_trained(name)}
-        return {_MEAN: Rule((MELS,), _LARGEST), _STD: Rule((MELS,), _LARGEST, LEAST_SPREAD), **weights}
+        return {**scale_rules(_MEAN, _STD, MELS), **weights}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
@@ -127,7 +126,7 @@ class MiniHubert:
         for frames in heard_frames(clips):
             inside = torch.tensor(standardised(frames, self.arrays[_MEAN], self.arrays[_STD]))
             states = self._network.states(inside[None], layers=EMBEDDED_LAYER)[0]
-            rows.append(bounded(states.mean(dim=0).numpy(), _LARGEST))
+            rows.append(bounded(states.mean(dim=0).numpy(), LARGEST))
         return np.asarray(np.stack(rows), np.float32)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from moretta.shared.models.network_arrays import array_rules, arrays_of, network_of
 from moretta.shared.models.replacement_autoencoder import LIMIT, Floats, Scale, placed, scale_of
 from moretta.shared.privacy.noise import bounded
-from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
+from moretta.shared.study.public_arrays import LARGEST, Rule, Rules, named, scale_rules
 
 WIDTH, HEADS, LAYERS, INNER = 128, 4, 2, 256
 TARGETS = 24
@@ -30,7 +30,6 @@ PREFIX = "voice/transformer/"
 CENTER, DEVIATION, VOICES, FIGURES = (PREFIX + name for name in ("center", "deviation", "voices", "figures"))
 LEAST_VARIATION = 0.3
 """Smallest variation of predictions for one target, as a share of that of true clones: a constant is of no use."""
-_LARGEST = 1e6
 
 
 class TransformerNet(nn.Module):
@@ -120,10 +119,9 @@ class PrivacyTransformer:
     def rules(cls, width: int) -> Rules:
         """Rules for the arrays, by name: shape and bounds, for embeddings of `width` values."""
         return {
-            CENTER: Rule((width,), _LARGEST),
-            DEVIATION: Rule((width,), _LARGEST, LEAST_SPREAD),
+            **scale_rules(CENTER, DEVIATION, width),
             VOICES: Rule((TARGETS, width), LIMIT),
-            FIGURES: Rule((len(fields(TransformerFigures)),), _LARGEST),
+            FIGURES: Rule((len(fields(TransformerFigures)),), LARGEST),
             **array_rules(_nets(width), PREFIX),
         }
 

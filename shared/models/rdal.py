@@ -22,7 +22,7 @@ from moretta.shared.models.adversaries import Adversary, AdversaryFigures
 from moretta.shared.models.network_arrays import array_rules, arrays_of, network_of
 from moretta.shared.models.replacement_autoencoder import Scale, placed
 from moretta.shared.models.spectral_mask import MELS, MaskNet, clip_mels
-from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
+from moretta.shared.study.public_arrays import LARGEST, Rule, Rules, named, scale_rules
 
 CODE = 64
 _CHANNELS = (16, 32, 64, 128)
@@ -33,7 +33,6 @@ MASK, ENCODER = PREFIX + "mask.", PREFIX + "encoder."
 MEL_CENTER, MEL_DEVIATION, CODE_CENTER, CODE_DEVIATION, FIGURES = (
     PREFIX + name for name in ("mel-center", "mel-deviation", "code-center", "code-deviation", "figures")
 )
-_LARGEST = 1e6
 
 
 class CodeNet(nn.Module):
@@ -128,11 +127,9 @@ class Rdal:
         return {
             **(array_rules(MaskNet, MASK) if has_mask else {}),
             **array_rules(CodeNet, ENCODER),
-            MEL_CENTER: Rule((MELS,), _LARGEST),
-            MEL_DEVIATION: Rule((MELS,), _LARGEST, LEAST_SPREAD),
-            CODE_CENTER: Rule((CODE,), _LARGEST),
-            CODE_DEVIATION: Rule((CODE,), _LARGEST, LEAST_SPREAD),
-            FIGURES: Rule((RdalFigures.size(),), _LARGEST),
+            **scale_rules(MEL_CENTER, MEL_DEVIATION, MELS),
+            **scale_rules(CODE_CENTER, CODE_DEVIATION, CODE),
+            FIGURES: Rule((RdalFigures.size(),), LARGEST),
         }
 
     @classmethod

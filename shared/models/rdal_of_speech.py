@@ -53,10 +53,9 @@ def mel_rows(recordings: Iterable[Recording], mask: MaskNet | None) -> PublicRow
 
     The mask does not change any more, so they are computed once.
     """
-    rows = [(clip_mels(one.samples, mask), one.person, one.emotion, one.sex) for one in recordings]
-    values, person, emotion, sex = zip(*rows, strict=True) if rows else ((), (), (), ())
-    mels = np.array(values, np.float32).reshape(-1, MELS, FRAMES)
-    return PublicRows(mels, np.array(person), np.array(emotion, np.int64), np.array(sex, np.str_))
+    found = [(clip_mels(one.samples, mask), one.whose) for one in recordings]
+    mels = np.array([mel for mel, _ in found], np.float32).reshape(-1, MELS, FRAMES)
+    return PublicRows.of(mels, [whose for _, whose in found])
 
 
 def train_speech_code(rows: PublicRows, mask: MaskNet | None, hides: Attribute, task: RdalTask, *, seed: int) -> Rdal:

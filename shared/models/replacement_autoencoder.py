@@ -28,7 +28,7 @@ from moretta.shared.models.adversaries import (
 )
 from moretta.shared.models.network_arrays import array_rules, array_shapes, arrays_of, network_of
 from moretta.shared.privacy.noise import bounded
-from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
+from moretta.shared.study.public_arrays import LARGEST, Rule, Rules, named, scale_rules
 
 Floats = npt.NDArray[np.float64]
 Scale = tuple[npt.NDArray[Any], npt.NDArray[Any]]
@@ -40,7 +40,6 @@ SEXES = ("female", "male")
 LIMIT = 5.0
 """Largest distance of measurements and released values from the public mean, in public standard deviations."""
 MAX_ROUNDS = 1_000
-_LARGEST = 1e6
 PREFIX = "voice/replacement/"
 CENTER, DEVIATION, FIGURES, ROUNDS = (PREFIX + name for name in ("center", "deviation", "figures", "rounds"))
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
@@ -132,10 +131,9 @@ class ReplacementAutoencoder:
     def rules(cls) -> Rules:
         """Rules for the arrays, by name: type, shape and bounds."""
         return {
-            CENTER: Rule((WIDTH,), _LARGEST),
-            DEVIATION: Rule((WIDTH,), _LARGEST, LEAST_SPREAD),
+            **scale_rules(CENTER, DEVIATION, WIDTH),
             **array_rules(ReplacementNet, PREFIX),
-            FIGURES: Rule((len(AdversaryFigures.names()) + 1,), _LARGEST),
+            FIGURES: Rule((len(AdversaryFigures.names()) + 1,), LARGEST),
             ROUNDS: Rule((1,), MAX_ROUNDS, 0, dtype="int64"),
         }
 

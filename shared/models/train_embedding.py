@@ -62,16 +62,15 @@ class Fitted(NamedTuple):
 
 def embedded(recordings: Iterable[Recording], encoder: PretrainedEncoder) -> PublicRows:
     """Embeddings of public speech, of length 1. Raises StudyError: there is no clip."""
-    found = [(encoder.embed_many([one.samples])[0], one.person, one.emotion, one.sex) for one in recordings]
+    found = [(encoder.embed_many([one.samples])[0], one.whose) for one in recordings]
     if not found:
         raise StudyError(
             "public speech without a usable clip",
             expected="speech of several people",
             fix="choose another folder as `public_speech`, or leave it out to use synthetic speech",
         )
-    values, person, emotion, sex = zip(*found, strict=True)
-    rows = np.stack(values).astype(np.float64)
-    return PublicRows(rows, np.array(person), np.array(emotion, np.int64), np.array(sex, np.str_))
+    rows = np.stack([row for row, _ in found]).astype(np.float64)
+    return PublicRows.of(rows, [whose for _, whose in found])
 
 
 def train_embedding(rows: PublicRows, task: EmbeddingTask, *, seed: int) -> AdversarialEmbedding:

@@ -24,7 +24,7 @@ from moretta.shared.models.adversaries import Adversary, AdversaryFigures, cross
 from moretta.shared.models.network_arrays import array_rules, arrays_of, network_of
 from moretta.shared.models.replacement_autoencoder import MAX_ROUNDS, SEXES, Scale
 from moretta.shared.privacy.noise import bounded
-from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
+from moretta.shared.study.public_arrays import LARGEST, Rule, Rules, named, scale_rules
 
 Floats = npt.NDArray[np.float32]
 
@@ -38,7 +38,6 @@ WIDTH = 32
 """Values of an embedding."""
 LIMIT = 5.0
 """Largest distance of bands and embedded values from the public mean, in public standard deviations."""
-_LARGEST = 1e6
 _CELLS = 3
 """Cells along each side that a picture is pooled to."""
 
@@ -216,9 +215,8 @@ class UnlearntEmbedding:
     def rules(cls, modality: Modality) -> Rules:
         """Rules for the arrays, by name: type, shape and bounds."""
         prefix = cls.prefix(modality)
-        scale = {"center": Rule((MELS,), _LARGEST), "deviation": Rule((MELS,), _LARGEST, LEAST_SPREAD)}
-        others = scale if modality == "voice" else {}
-        others |= {"figures": Rule((UnlearntFigures.size(),), _LARGEST)}
+        others = scale_rules("center", "deviation", MELS) if modality == "voice" else {}
+        others |= {"figures": Rule((UnlearntFigures.size(),), LARGEST)}
         others |= {"rounds": Rule((1,), MAX_ROUNDS, 0, dtype="int64")}
         return {**array_rules(BRANCHES[modality], prefix), **{prefix + name: rule for name, rule in others.items()}}
 

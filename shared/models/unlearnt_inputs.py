@@ -21,7 +21,7 @@ from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.terms import Modality
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.features.mfcc import MELS, Audio, mfcc_batch
-from moretta.shared.features.public_speech import MAX_FILES, Recording, recorded_speakers, synthetic_speakers
+from moretta.shared.features.public_speech import MAX_FILES, Recording, Whose, public_speakers
 from moretta.shared.features.speaker_code import PublicRows
 from moretta.shared.models.unlearnt_gender import PICTURES, SIDE, STEPS, Floats
 
@@ -75,12 +75,11 @@ def public_clips(modalities: Sequence[Modality], folder: Path | None, *, seed: i
     Raises:
         StudyError: no clip has all of it, or fewer than two emotions are shown.
     """
-    if folder is None:
-        made = _of_recordings(synthetic_speakers(seed), faces="face" in modalities, voices="voice" in modalities)
-    elif "face" in modalities:
-        made = _of_videos(folder, voices="voice" in modalities, seed=seed)
+    faces, voices = "face" in modalities, "voice" in modalities
+    if folder is not None and faces:
+        made = _of_videos(folder, voices=voices, seed=seed)
     else:
-        made = _of_recordings(recorded_speakers(folder, seed), faces=False, voices=True)
+        made = _of_recordings(public_speakers(folder, seed), faces=faces, voices=voices)
     shown = np.unique(made.people.emotion)
     if len(shown) < 2:
         raise StudyError(
@@ -93,21 +92,19 @@ def public_clips(modalities: Sequence[Modality], folder: Path | None, *, seed: i
 
 def _of_recordings(recordings: Iterable[Recording], *, faces: bool, voices: bool) -> PublicClips:
     parts: dict[Modality, list[Any]] = {m: [] for m, wanted in (("voice", voices), ("face", faces)) if wanted}  # type: ignore[misc]
-    whose: list[tuple[str, int, str]] = []
+    whose: list[Whose] = []
     clips = iter(recordings)
     while batch := list(islice(clips, _BATCH)):
         if voices:
             parts["voice"].append(voice_input([one.samples for one in batch]))
         if faces:
             parts["face"] += [[_drawn(one.person, one.sex, one.emotion, len(whose) + k)] for k, one in enumerate(batch)]
-        whose += [(one.person, one.emotion, one.sex) for one in batch]
+        whose += [one.whose for one in batch]
     return _gathered({m: np.concatenate(rows) for m, rows in parts.items()}, whose)
 
 
-def _gathered(inputs: dict[Modality, Floats], whose: Sequence[tuple[str, int, str]]) -> PublicClips:
-    person, emotion, sex = zip(*whose, strict=True) if whose else ((), (), ())
-    rows = np.array(person), np.array(emotion, np.int64), np.array(sex, np.str_)
-    return PublicClips(inputs, PublicRows(np.zeros((len(whose), 0)), *rows))
+def _gathered(inputs: dict[Modality, Floats], whose: Sequence[Whose]) -> PublicClips:
+    return PublicClips(inputs, PublicRows.of(np.zeros((len(whose), 0)), whose))
 
 
 def _drawn(person: str, sex: str, emotion: int, number: int) -> Floats:

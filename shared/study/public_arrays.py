@@ -22,6 +22,8 @@ PUBLIC_SEED = 1
 """Seed of everything that is made of public data: studies that differ in their seed alone share it."""
 LEAST_SPREAD = 0.5e-3
 """Smallest divisor: public deviations are 1e-3 at least, as float32."""
+LARGEST = 1e6
+"""Largest value of a public array that has no bound of its own."""
 MAX_VALUES = 2**28
 OF_ATTACKER = "attacker/"
 """Begins the names of arrays that an attacker has learned; no anonymizer takes them."""
@@ -52,15 +54,21 @@ class Rule:
 Rules = Mapping[str, Rule]
 
 
-def check_public(arrays: Mapping[str, Array], rules: Rules) -> None:
-    """Check all public arrays of a request: one missing, unknown, of other type, shape or range is a StudyError."""
+def scale_rules(center: str, deviation: str, width: int) -> dict[str, Rule]:
+    """Rules of public means and deviations, [width] each, by these names."""
+    return {center: Rule((width,), LARGEST), deviation: Rule((width,), LARGEST, LEAST_SPREAD)}
+
+
+def check_public(arrays: Mapping[str, Array], rules: Rules) -> dict[str, Array]:
+    """All public arrays of a request, checked: one missing, unknown, of other type, shape or range is a StudyError."""
     if unknown := sorted(arrays.keys() - rules.keys()):
         raise StudyError(
             f"public arrays that nothing here takes: {', '.join(unknown)[:200]}",
             expected=f"only {', '.join(rules) or 'none'}",
             fix="let the coordinator send what the study's anonymizers declare",
         )
-    named(arrays, rules)
+    checked = named(arrays, rules)
+    return {name: checked[name] for name in arrays}
 
 
 def without_attackers(arrays: Mapping[str, Array]) -> dict[str, Array]:

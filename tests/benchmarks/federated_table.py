@@ -124,8 +124,7 @@ def of_people(made: Any, rows: Clips, people: list[str]) -> PublicRows:
     """Released values of these people."""
     mine = [(one, taken) for one, taken in rows if one.person in people]
     values = made._network(np.concatenate([taken for _, taken in mine]))
-    person, emotion, sex = zip(*((one.person, one.emotion, one.sex) for one, _ in mine), strict=True)
-    return PublicRows(values, np.array(person), np.array(emotion, np.int64), np.array(sex))
+    return PublicRows.of(values, [one.whose for one, _ in mine])
 
 
 def measured(corpus: Path, system: str) -> Clips:

@@ -87,10 +87,9 @@ def main() -> None:
 
 def heard_corpus(corpus: Path) -> tuple[Any, PublicRows]:
     """All clips of a corpus, [n, values], and whose they are."""
-    found = [(voice_input([one.samples]), one.person, one.emotion, one.sex) for one in recordings(corpus)]
-    values, person, emotion, sex = zip(*found, strict=True)
-    rows = PublicRows(np.zeros((len(found), 0)), np.array(person), np.array(emotion, np.int64), np.array(sex))
-    return np.concatenate(values), rows
+    found = [(voice_input([one.samples]), one.whose) for one in recordings(corpus)]
+    rows = PublicRows.of(np.zeros((len(found), 0)), [whose for _, whose in found])
+    return np.concatenate([values for values, _ in found]), rows
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from moretta.client.clips.release import make_release
 from moretta.server.stages.statement_checks import check_statement, recomputed_statement
 from moretta.shared.core.errors import StudyError
 from moretta.shared.data.media import write_wav
+from moretta.shared.features import public_speech
 from moretta.shared.features.public_speech import MfccOptions, PublicVoice, synthetic_speakers
 from moretta.shared.features.world_voice import WorldVoice, missing_world
 from moretta.shared.models.adversarial_embedding import FIGURES, AdversarialEmbedding
@@ -42,7 +43,7 @@ def _planted() -> Iterator[None]:
 def quick(_planted: None, monkeypatch: pytest.MonkeyPatch) -> Study:
     """A study with a stand-in for the public network, and little public speech."""
     few = lambda seed: synthetic_speakers(seed, voices=12, clips=4)  # noqa: E731
-    monkeypatch.setattr(adversarial_embedding, "synthetic_speakers", few)
+    monkeypatch.setattr(public_speech, "synthetic_speakers", few)
     monkeypatch.setattr(adversarial_embedding, "train_driver", partial(train_driver, voices=16))
     monkeypatch.setattr(MfccOptions, "public_voice", lambda _: PublicVoice(*np.float32([[0] * 13, [1] * 13])))
     return study_of(epochs=10)

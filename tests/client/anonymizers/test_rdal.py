@@ -15,6 +15,7 @@ from moretta.client.clips.release import make_release
 from moretta.server.stages.statement_checks import check_statement, recomputed_statement
 from moretta.shared.core.errors import StudyError
 from moretta.shared.data.media import write_wav
+from moretta.shared.features import public_speech
 from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.models.rdal import FIGURES, MASK, Rdal
 from moretta.shared.models.rdal_of_speech import public_voice_mask
@@ -33,7 +34,7 @@ def quick() -> Any:
     """A study, and its arrays from little public speech."""
     with pytest.MonkeyPatch.context() as patch:
         few = lambda seed: synthetic_speakers(seed, voices=10, clips=6)  # noqa: E731
-        patch.setattr(rdal, "synthetic_speakers", few)
+        patch.setattr(public_speech, "synthetic_speakers", few)
         patch.setattr(rdal, "public_voice_mask", partial(public_voice_mask, voices=2, utterances=3, epochs=1))
         study, lines = study_of(epochs=10, hides="sex"), list[str]()
         yield study, prepare_public(study, lines.append), lines

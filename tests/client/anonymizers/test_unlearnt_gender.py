@@ -14,6 +14,7 @@ from moretta.client.clips.release import make_release
 from moretta.server.stages.statement_checks import check_statement, recomputed_statement
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.data.media import write_wav
+from moretta.shared.features import public_speech
 from moretta.shared.features.face_detectors import NoDetector
 from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.models import unlearnt_inputs
@@ -36,9 +37,7 @@ def study_of(*modalities: str, face: dict[str, Any] | None = None, **options: An
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little synthetic people, whose faces are noise."""
-    monkeypatch.setattr(
-        unlearnt_inputs, "synthetic_speakers", lambda seed: synthetic_speakers(seed, voices=12, clips=4)
-    )
+    monkeypatch.setattr(public_speech, "synthetic_speakers", lambda seed: synthetic_speakers(seed, voices=12, clips=4))
     drawn = np.random.default_rng(1)
     noise = lambda *_: drawn.normal(size=SIZES["face"]).astype(np.float32)  # noqa: E731
     monkeypatch.setattr(unlearnt_inputs, "_drawn", noise)

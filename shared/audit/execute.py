@@ -7,13 +7,14 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from moretta.shared.audit import scoring
-from moretta.shared.audit.attackers.base import Attacker, Embedder, Identifier, get_attacker
+from moretta.shared.audit.attackers.base import Attacker, Embedder, Identifier, PoolIdentifier, get_attacker
 from moretta.shared.audit.attackers.open_set import embeddings_of
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.measure import Measurement, blank, failed
@@ -99,7 +100,7 @@ def scenarios_of(cls: type[Attacker], unit: Unit, sets: set[SetName]) -> list[Sc
     found = [s for s in SCENARIOS if {s.enrol, s.trial} <= sets]
     if not cls.trainable:
         return [s for s in found if s.name != "semi-informed"]
-    closed = issubclass(cls, Identifier)
+    closed = not issubclass(cls, Embedder)
     return [s for s in found if s.train == unit.train and (s.enrol == s.train or not closed)]
 
 
@@ -202,7 +203,9 @@ def train_and_score(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: 
         return _identify(cls, inputs, unit, scenarios, seed)
     if issubclass(cls, Embedder):
         return _embed(cls, inputs, unit, scenarios, seed)
-    raise TypeError(f"{cls.__name__} is neither an Identifier nor an Embedder")
+    if issubclass(cls, PoolIdentifier):
+        return _identify_pools(cls, inputs, unit, scenarios, seed)
+    raise TypeError(f"{cls.__name__} is no Identifier, PoolIdentifier or Embedder")
 
 
 def _made(cls: type[A], inputs: Inputs, unit: Unit) -> A:
@@ -222,6 +225,21 @@ def _identify(cls: type[Identifier], inputs: Inputs, unit: Unit, scenarios: list
         scores = attacker.scores(inputs.sets[scenario.trial].subset(trial))
         ranking = scoring.ranking_of_posteriors(scores, attacker.speakers, inputs.numbers, inputs.clips.labels[trial])
         scored.append((scenario, ranking, scoring.claims(ranking, seed=seed)))
+    return scored
+
+
+def _identify_pools(
+    cls: type[PoolIdentifier], inputs: Inputs, unit: Unit, scenarios: list[Scenario], seed: int
+) -> Scored:
+    assert unit.train is not None
+    enrol, trial = inputs.sides
+    attacker, speakers = _made(cls, inputs, unit), inputs.clips.labels[trial]
+    attacker.fit(inputs.sets[unit.train].subset(enrol), seed=seed)
+    scored: Scored = []
+    for scenario in scenarios:
+        scores = partial(attacker.pool_scores, inputs.sets[scenario.trial].subset(trial))
+        ranking = scoring.ranking_of_pools(scores, attacker.speakers, inputs.numbers, speakers)
+        scored.append((scenario, ranking, None))
     return scored
 
 

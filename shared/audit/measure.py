@@ -68,11 +68,14 @@ class Measurement:
     """Age groups."""
 
     def of_ranking(self, about: Result, ranking: Ranking) -> list[Result]:
-        """Results of an identification: single clips, those of each age group by top-1, and pooled ones."""
-        results = list(self._results(about, ranking, metrics_of("ranking")))
+        """Results of an identification: single clips, those of each age group by top-1, and pooled ones.
+
+        Of an attacker of pools, pooled ones alone.
+        """
+        results = [] if ranking.of_pools else list(self._results(about, ranking, metrics_of("ranking")))
         top1 = METRICS.get("top1")
         of_top1 = about.model_copy(update={"metric": "top1", "chance": top1.chance_among(ranking.enrolled)})
-        for group in sorted(set(self.age_of.values())):
+        for group in () if ranking.of_pools else sorted(set(self.age_of.values())):
             if (part := ranking.of_sex(self.age_of, group)) is not None:
                 interval = self._intervals(part, [top1])["top1"]
                 value = _value(top1, part)

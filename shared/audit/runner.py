@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from moretta.shared.audit.attackers.base import Attacker, Embedder, attacker_names, get_attacker
+from moretta.shared.audit import measure
+from moretta.shared.audit.attackers.base import Attacker, Embedder, PoolIdentifier, attacker_names, get_attacker
 from moretta.shared.audit.attackers.open_set import embed_once
 from moretta.shared.audit.blinding import MOST_LEFT_OUT, outlying
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.execute import Inputs, run_unit, scenarios_of, units_of
 from moretta.shared.audit.kept_units import shared_places
-from moretta.shared.audit.measure import failed
 from moretta.shared.audit.metrics.scores import METRICS
 from moretta.shared.audit.protocol import SCENARIOS, SetName, TrialPlan, make_plan
 from moretta.shared.audit.result import Result
@@ -100,7 +100,7 @@ def audit(
                 here.append(cls)
                 continue
             names = [s.name for unit in units_of(cls, set(sets)) for s in scenarios_of(cls, unit, set(sets))]
-            results += failed(cls, names, reason, speakers=len(sets["released"].speakers), clips=0)
+            results += measure.failed(cls, names, reason, speakers=len(sets["released"].speakers), clips=0)
         encoders = list(dict.fromkeys(cls.encoder for cls in here if cls.encoder))
         sets = embed_once(encoders, sets, Path(scratch), cache_dir, pool, progress=progress)
         known = _of_public(public or {}, sets, Path(scratch), pool)
@@ -207,7 +207,7 @@ def constant_inputs(inputs: Inputs) -> Inputs:
         for row in side.tolist():
             speaker = inputs.clips.clips[row].speaker
             count[speaker] += 1
-            if count[speaker] <= CONSTANT_CLIPS // 2:
+            if count[speaker] <= max(CONSTANT_CLIPS // 2, measure.POOLED[0]):
                 keep.append(row)
     sets = {name: clips.subset(sorted(keep)) for name, clips in inputs.sets.items()}
     return replace(inputs, sets=sets, plan=make_plan(sets["constant"].clips, seed=inputs.seed))
@@ -224,7 +224,8 @@ def _checked(results: Iterable[Result], *, originals: bool) -> list[Result]:
     checked = []
     for name, own in by_attacker.items():
         cls = get_attacker(name)
-        anchors = {(r.scenario, r.metric): r for r in own if r.subset == "all" and r.pooled == 1}
+        fewest = measure.POOLED[0] if issubclass(cls, PoolIdentifier) else 1
+        anchors = {(r.scenario, r.metric): r for r in own if r.subset == "all" and r.pooled == fewest}
         reasons = {family: _broken(cls, anchors, family, originals) for family in _ANCHOR_METRICS}
         if not (issubclass(cls, Embedder) and cls.trainable):
             # One model serves both families: if it fails one anchor, neither counts.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +79,21 @@ def ranking_of_posteriors(
     posterior = np.clip(posterior / posterior.sum(axis=1, keepdims=True), 1e-12, 1 - 1e-12)
     odds = np.round(np.log(posterior) - np.log1p(-posterior), _DECIMALS)
     return Ranking(odds, np.array([numbers[s] for s in columns], np.int64), trial_speaker)
+
+
+def ranking_of_pools(
+    pool_scores: Callable[[Int64], Float32],
+    columns: Sequence[str],
+    numbers: Mapping[str, int],
+    trial_speaker: Int64,
+) -> Ranking:
+    """A ranking by an attacker of pools: single trials score everybody alike."""
+
+    def odds(pools: Int64) -> Float64:
+        return ranking_of_posteriors(pool_scores(pools), columns, numbers, trial_speaker[pools[:, 0]]).scores
+
+    gallery = np.array([numbers[s] for s in columns], np.int64)
+    return Ranking(np.zeros((len(trial_speaker), len(gallery))), gallery, trial_speaker, odds)
 
 
 def claims(ranking: Ranking, *, seed: int) -> Trials | None:

@@ -34,7 +34,14 @@ from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.release.anonymizer import get_anonymizer, prepare_public
 from moretta.shared.study.schema import Study
 
-ATTACKERS = ("voice-logistic", "voice-knn", "voice-given-emotion", "voice-likeness", "voice-inverted")
+ATTACKERS = (
+    "voice-logistic",
+    "voice-knn",
+    "voice-given-emotion",
+    "voice-likeness",
+    "voice-inverted",
+    "voice-variation",
+)
 POOLED = (10, 20, 30)
 Labels = dict[Clip, np.ndarray]
 """One-hot, float32 [6] each."""

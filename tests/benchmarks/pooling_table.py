@@ -1,9 +1,8 @@
 """Pooled clips of `speaker-normalized`: `pooling_table.py CORPUS [--half 1|2] [--noise SIZES] [--secret OF] ...`.
 
-Half of a corpus's people are released, with a code that was trained on the other half. Attackers are semi-informed:
-every adaptive one that is not a network, or those of `--attackers`. A row is the mean over draws of secrets, noise and
-clips; its attacker is the strongest in each draw. An attacker that knows which clips are of one person also takes the
-mean of these clips away: the stronger of both counts.
+Half of a corpus's people are released, with a code that was trained on the other half, or on synthetic speech.
+Attackers are semi-informed: every adaptive one that is not a network, or those of `--attackers`. A row is the mean over
+draws of secrets, noise and clips; its attacker is the strongest in each draw.
 
 Defences: `--noise` on every clip; `--offset`, which all clips of a person share, or of a person in an emotion;
 `--sizes` of the code; `--clips`, a budget of clips for each person, as many of each emotion, that are normalized by
@@ -45,6 +44,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--half", type=int, choices=(1, 2), default=2, help="the half that is released")
+    parser.add_argument(
+        "--public", choices=("other half", "synthetic"), default="other half", help="who trained the code"
+    )
     parser.add_argument("--sizes", nargs="*", type=int, default=[5])
     parser.add_argument("--noise", nargs="*", type=float, default=[0.0, 0.5, 1.0])
     parser.add_argument("--offset", nargs="*", type=float, default=[0.0])
@@ -60,6 +62,8 @@ def main() -> None:
     known: dict[bytes, Any] = {}
     normalized_codes.measured_clip = partial(_measured_once, known)  # every row measures the same clips
     public, mine = list(parts(Line(public="other half"), sound_of(options.corpus)))[2 - options.half]
+    if options.public == "synthetic":
+        public, _ = next(parts(Line(), {}))
     rows = public_rows(public, in_windows=False)
     pooled = [f"{figure}, {count} pooled" for count in options.pooled for figure in ("top-1", "EER")]
     names = ["size", "noise", "offset", "clips of each person", "emotion UAR", "top-1", "EER", *pooled]
@@ -76,7 +80,7 @@ def main() -> None:
                     rng = np.random.default_rng([13, draw])
                     secret = offset * offsets(clips, codes, tried if options.apart else None, options.secret, rng)
                     noisy = codes + noise * rng.normal(size=codes.shape) + secret
-                    made.append(figures(clips, noisy, tried, tried if count else None, options))
+                    made.append(figures(clips, noisy, tried if count else None, options))
                 shared = f"{offset:g} a {options.secret}{', apart' * options.apart}" if offset else "-"
                 what = [f"{size}", f"{noise:g}", shared, f"{count or 'all'}", *cells(made)]
                 print("| " + " | ".join(what) + " |", flush=True)
@@ -113,14 +117,12 @@ def offsets(clips: Described, codes: Floats, tried: Floats | None, of: str, rng:
     return np.stack([drawn[key] for key in keys])
 
 
-def figures(
-    clips: Described, codes: Floats, tried: Floats, alone: Floats | None, options: argparse.Namespace
-) -> list[float]:
+def figures(clips: Described, codes: Floats, alone: Floats | None, options: argparse.Namespace) -> list[float]:
     """Emotion UAR, then top-1 and EER for each number of pooled clips; NaN where nobody has so many.
 
     `alone` [n] are the clips that are released, where attackers enrol others.
     """
-    whole, rest = (attacked(clips, values, options.attackers) for values in (codes, centred(clips, codes, tried)))
+    seen = attacked(clips, codes, options.attackers)
     kept = np.flatnonzero(np.ones(len(clips), bool) if alone is None else alone)
     readable = clip_set([clips[i] for i in kept], [codes[i].astype(np.float32) for i in kept], "code")
     with tempfile.TemporaryDirectory() as scratch:
@@ -128,7 +130,6 @@ def figures(
     found = [max(r.value for r in utility if r.metric == "uar" and r.value is not None)]
     for pooled in (1, *options.pooled):
         for metric, best in (("top1", max), ("eer", min)):
-            seen = whole if pooled == 1 else whole + rest
             values = [r.value for r in seen if (r.metric, r.pooled) == (metric, pooled) and r.value is not None]
             found.append(best(values, default=float("nan")))
     return found
@@ -139,16 +140,6 @@ def attacked(clips: Described, codes: Floats, attackers: Sequence[str]) -> list[
     held = clip_set(clips, list(codes.astype(np.float32)), "code")
     rows = audit(None, held, attackers=attackers, seed=0, bootstrap=0, workers=1).results
     return [r for r in rows if r.scenario == "semi-informed" and r.subset == "all" and not r.invalid]
-
-
-def centred(clips: Described, codes: Floats, tried: Floats) -> Floats:
-    """Codes without the mean of the person's clips on the same side."""
-    names = np.array([clip.speaker for clip in clips])
-    made = codes.copy()
-    for own in ((names == name) & (tried == side) for name in np.unique(names) for side in (False, True)):
-        if own.any():
-            made[own] -= made[own].mean(axis=0)
-    return made
 
 
 def cells(made: list[list[float]]) -> list[str]:

@@ -1,6 +1,7 @@
-"""Attackers, and the registry that finds them by name. There are two families, by what they learn:
+"""Attackers, and the registry that finds them by name. There are three families, by what they learn:
 
 * `Identifier` (closed set): knows labelled clips of every speaker it will meet, and scores each of them.
+* `PoolIdentifier` (closed set): the same, of several clips at once that are known to be of one speaker.
 * `Embedder` (open set): maps a clip to a point where clips of one speaker lie together, also of speakers it never met.
 """
 
@@ -11,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
 
-from moretta.shared.core.array_types import Float32
+from moretta.shared.core.array_types import Float32, Int64
 from moretta.shared.core.errors import AttackersError, MorettaError
 from moretta.shared.core.plugins import Registry
 from moretta.shared.core.terms import Modality
@@ -74,6 +75,29 @@ class Identifier(Attacker):
     @abstractmethod
     def scores(self, clips: ClipSet) -> Float32:
         """Log-posteriors, float32 [clips, speakers], up to a constant in each row."""
+
+
+class PoolIdentifier(Attacker):
+    """Closed set: one score for each enrolled speaker of clips known to be of one speaker, two or more.
+
+    Of a single clip it says nothing, and has no result. `fit` must set `speakers`: the order of the columns of scores.
+    """
+
+    speakers: tuple[str, ...] = ()
+
+    @abstractmethod
+    def fit(self, clips: ClipSet, *, seed: int) -> None:
+        """Learn the speakers of labelled clips, as an `Identifier` does."""
+
+    @abstractmethod
+    def pool_scores(self, clips: ClipSet, pools: Int64) -> Float32:
+        """Log-posteriors, float32 [pools, speakers], up to a constant in each row.
+
+        Args:
+            clips: all that are tried.
+            pools: int64 [pools, n], positions in `clips`: a row is n clips of one speaker. Its scores may depend on
+                these alone, and on none of their speaker's other clips.
+        """
 
 
 class Embedder(Attacker):

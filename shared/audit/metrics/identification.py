@@ -25,6 +25,8 @@ class Ranking:
         scores: float64 [n, s], larger for more alike (log-scores, where clips are to be pooled).
         gallery: int [s], the distinct enrolled speakers.
         speaker: int [n], the true speaker of each trial, each one in the gallery.
+        of_pools: scores [pools, s] of pools [pools, length] of trials of one speaker, by an attacker of pools alone;
+            None means the mean scores of their trials.
 
     Raises:
         RunError: shapes differ, a score is not finite, the gallery has repeats, or a trial's speaker is not in it.
@@ -33,6 +35,7 @@ class Ranking:
     scores: Float64
     gallery: Int64
     speaker: Int64
+    of_pools: Callable[[Int64], Float64] | None = None
 
     def __post_init__(self) -> None:
         self.scores = np.asarray(self.scores, np.float64)
@@ -140,7 +143,7 @@ DRAWS = 20
 
 
 def pool(ranking: Ranking, length: int, *, seed: int = 0, most: int | None = None) -> Ranking | None:
-    """Mean log-scores of sets of `length` trials of one speaker, as many distinct sets as the shuffles give.
+    """Scores of sets of `length` trials of one speaker, as many distinct sets as the shuffles give.
 
     With `length` 1 these are the trials themselves, once each. None where no speaker has so many trials. `most`: sets
     of each speaker, at most.
@@ -148,7 +151,8 @@ def pool(ranking: Ranking, length: int, *, seed: int = 0, most: int | None = Non
     sets = _sets(tuple(ranking.speaker.tolist()), length, seed, most)
     if not len(sets):
         return None
-    return Ranking(ranking.scores[sets].mean(axis=1), ranking.gallery, ranking.speaker[sets[:, 0]])
+    scores = ranking.scores[sets].mean(axis=1) if ranking.of_pools is None else ranking.of_pools(sets)
+    return Ranking(scores, ranking.gallery, ranking.speaker[sets[:, 0]])
 
 
 @lru_cache(maxsize=16)

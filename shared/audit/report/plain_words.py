@@ -150,10 +150,12 @@ def untested(report: Report) -> list[str]:
     section = study.get("audit")
     named = section.get("attackers") if isinstance(section, dict) else None
     absent = _attackers(r for r in report.audit if r.value is None and not r.clips)
-    single = [r for r in report.audit if r.metric in ("top1", "eer") and r.subset == "all" and r.pooled == 1]
+    whole = [r for r in report.audit if r.metric in ("top1", "eer") and r.subset == "all"]
+    # Some attack pooled clips alone, and a pool that nobody has clips enough for is no control
+    tested = [r for r in whole if r.pooled == 1 or r.value is not None]
     # One that cannot read the form in one scenario is valid in another
-    counted = set(_attackers(r for r in single if not r.invalid and not r.is_anchor))
-    invalid = _attackers(r for r in single if r.invalid and r.clips and r.attacker not in counted)
+    counted = set(_attackers(r for r in tested if not r.invalid and not r.is_anchor))
+    invalid = _attackers(r for r in tested if r.invalid and r.clips and r.attacker not in counted)
     if report.run.deployment:
         found.append("Attacks on original recordings: they never left the sites.")
     if isinstance(named, list | tuple) and named:

@@ -97,7 +97,10 @@ def _leaked(r: Result) -> float:
 
 
 def people_by_risk(results: Sequence[Result]) -> Content | None:
-    """How the strongest attacker by top-1 does on each person, worst-off first, and by group; None without figures."""
+    """How the strongest attacker by top-1 does on each person, worst-off first, and by group; None without figures.
+
+    For each number of clips known to be of one person, the strongest attacker of so many.
+    """
     best = strongest(r for r in results if r.metric == "top1" and r.is_whole and not r.is_anchor)
     if best is None:
         return None
@@ -106,7 +109,10 @@ def people_by_risk(results: Sequence[Result]) -> Content | None:
     single = [r for r in mine if r.pooled == 1 and r.subset != "all"]
     shares = sorted((r.value or 0.0 for r in single if PSEUDONYM.fullmatch(r.subset)), reverse=True)
     groups = [(r.subset, r) for r in single if not PSEUDONYM.fullmatch(r.subset)]
-    groups += [(f"{r.pooled} clips of a person", r) for r in mine if r.pooled > 1 and r.subset == "all"]
+    pooled = [r for r in results if r.metric == "top1" and r.pooled > 1 and r.subset == "all" and not r.is_anchor]
+    for count in sorted({r.pooled for r in pooled}):
+        if (found := strongest(r for r in pooled if r.pooled == count)) is not None:
+            groups.append((f"{count} clips of a person, by {found.attacker} ({found.scenario})", found))
     if not shares and not groups:
         return None
     half = sum(share >= 0.5 for share in shares)

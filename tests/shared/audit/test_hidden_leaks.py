@@ -1,14 +1,17 @@
-"""Identity that a classifier looking for likeness alone does not find, and two attackers that do."""
+"""Identity that a classifier looking for likeness alone does not find, and attackers that do."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from speakers import KEY, SENTENCES, codes, faces, run_audit, voices
 
-from moretta.shared.audit.attackers.base import Identifier, get_attacker
+from moretta.shared.audit.attackers.base import Identifier, PoolIdentifier, get_attacker
 from moretta.shared.audit.crossval import sentence_folds
 from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.audit.protocol import make_plan
 from moretta.shared.audit.result import Result
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.corpora.cremad import Level
@@ -60,6 +63,31 @@ def balanced(*, seed: int = 0) -> np.ndarray:
     values -= values.mean(axis=1, keepdims=True)
     covariance = np.einsum("sci,scj->sij", values, values) / CLIPS + np.eye(40)
     return np.stack([v @ np.linalg.inv(np.linalg.cholesky(c)).T for v, c in zip(values, covariance, strict=True)])
+
+
+def shifted(*, own: float, seed: int = 0) -> np.ndarray:
+    """[speakers, clips, 40]: enrolled and tried clips are moved by secrets of their own, far more than people differ.
+
+    All people have the same six ways of speaking, `own` standard deviations apart. Which emotion has which is a
+    person's own, on both sides.
+    """
+    rng = np.random.default_rng(seed)
+    six = own * rng.normal(size=(6, 40))
+    ways = np.stack([six[rng.permutation(6)] for _ in range(SPEAKERS)])
+    clips, trial = described(), set(make_plan(described(), seed=1).trial)
+    secrets = 3 * rng.normal(size=(SPEAKERS, 2, 40))
+    sides = np.array([clip.clip in trial for clip in clips], int).reshape(SPEAKERS, CLIPS)
+    moved = np.take_along_axis(secrets, sides[:, :, None], axis=1)
+    return moved + ways[:, np.arange(CLIPS) % 6] + rng.normal(size=(SPEAKERS, CLIPS, 40))
+
+
+def uneven(*, own: bool, seed: int = 0) -> np.ndarray:
+    """[speakers, clips, 40]: all have the same mean in every emotion; `own`: four values of each person vary more."""
+    rng = np.random.default_rng(seed)
+    scale = np.ones((SPEAKERS, 1, 40))
+    for person in range(SPEAKERS if own else 0):
+        scale[person, 0, rng.permutation(40)[:4]] = 4.0
+    return scale * rng.normal(size=(SPEAKERS, CLIPS, 40))
 
 
 def released(values: np.ndarray, form: str) -> ClipSet:
@@ -133,6 +161,55 @@ def test_likeness_within_an_emotion_is_found_where_unlikeness_across_them_hides_
     assert ordinary < 1.5 * CHANCE
     assert likeness > 1.8 * CHANCE
     assert top1(rows, f"{rows[0].modality}-likeness", pooled=10) > 0.4
+
+
+@pytest.mark.parametrize("form", ["code", "mfcc", "frames"])
+def test_how_people_show_emotion_is_found_where_a_secret_of_each_side_moves_them(form: str) -> None:
+    """Whoever knows ten clips to be of one person can take away what they share."""
+    clips = released(shifted(own=1.0), form)
+    means = [f"{clips.modality}-{name}" for name in ("logistic", "knn", "given-emotion")]
+    name = f"{clips.modality}-variation"
+    rows = run_audit(None, clips, attackers=[*means, name], seed=1, bootstrap=0, workers=1)
+    assert max(top1(rows, other, pooled=10) for other in means) < 0.4
+    assert top1(rows, name, pooled=10) > 0.6  # 0.76 was seen
+    assert top1(rows, name, pooled=3) > 2 * CHANCE
+
+
+def test_people_who_differ_in_how_much_they_vary_are_found_by_no_attacker_of_means() -> None:
+    means = ["voice-logistic", "voice-given-emotion", "voice-wccn"]
+    rows = run_audit(
+        None, released(uneven(own=True), "code"), attackers=[*means, "voice-variation"], seed=1, bootstrap=0, workers=1
+    )
+    assert max(top1(rows, name, pooled=10) for name in means) < 0.35  # 0.24 was seen
+    assert top1(rows, "voice-variation", pooled=10) > 0.5
+
+
+@pytest.mark.parametrize("values", [shifted(own=0.0), uneven(own=False)], ids=["shifted", "uneven"])
+def test_people_who_vary_alike_are_not_found_by_how_they_vary(values: np.ndarray) -> None:
+    rows = run_audit(None, released(values, "code"), attackers=["voice-variation"], seed=1, bootstrap=0, workers=1)
+    for pooled in (3, 10):
+        assert top1(rows, "voice-variation", pooled=pooled) < 2.5 * CHANCE
+
+
+@pytest.mark.parametrize("form", ["code", "mfcc", "frames"])
+def test_a_pool_is_scored_by_its_own_clips_alone_and_without_what_they_share(form: str) -> None:
+    """The mean is never that of the person's other clips, and no name has a say."""
+    values, pools = shifted(own=1.0), np.array([[0, 3, 7], [30, 26, 41]])
+    clips = released(values, form)
+    attacker = get_attacker(f"{clips.modality}-variation")()
+    assert isinstance(attacker, PoolIdentifier)
+    attacker.fit(clips, seed=1)
+    found = attacker.pool_scores(clips, pools)
+    elsewhere = np.random.default_rng(5).normal(size=values.shape).reshape(-1, 40)
+    elsewhere[pools.ravel()] = values.reshape(-1, 40)[pools.ravel()]
+    others = released(elsewhere.reshape(values.shape), form)
+    named = tuple(c.model_copy(update={"speaker": KEY.speaker(99 + i)}) for i, c in enumerate(others.clips))
+    np.testing.assert_array_equal(attacker.pool_scores(replace(others, clips=named), pools), found)
+    if form == "code":  # only there a value is what is released
+        everybody = released(values + np.random.default_rng(6).normal(size=(SPEAKERS, 1, 40)), form)
+        np.testing.assert_allclose(attacker.pool_scores(everybody, pools), found, atol=1e-3)
+        attacker.fit(everybody, seed=1)
+        np.testing.assert_allclose(attacker.pool_scores(clips, pools), found, atol=1e-3)
 
 
 @pytest.mark.parametrize("special", ["inverted", "given-emotion", "likeness"])

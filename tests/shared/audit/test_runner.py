@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from moretta.shared.audit.attackers import (
     Embedder,
     Identifier,
     NotConvergedError,
+    PoolIdentifier,
     attacker,
     attacker_names,
 )
@@ -17,7 +19,7 @@ from moretta.shared.audit.attackers.base import ATTACKERS
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.metrics.verification import zebra_tag
 from moretta.shared.audit.result import Result, strongest, strongest_of_each
-from moretta.shared.core.array_types import Float32
+from moretta.shared.core.array_types import Float32, Int64
 from moretta.shared.core.errors import AttackersError, RunError
 
 QUICK = ("voice-logistic", "voice-wccn")
@@ -81,7 +83,7 @@ def test_a_constant_release_is_at_chance_for_every_attacker_of_voices() -> None:
 
 
 def test_every_attacker_of_faces_recognises_faces() -> None:
-    names = [name for name in attacker_names("face", "adaptive") if "+" not in name]
+    names = [name for name in attacker_names("face", "adaptive") if "+" not in name and "variation" not in name]
     rows = run_audit(None, faces(speakers=4, clips=6), attackers=names, seed=1, bootstrap=0, workers=1)
     assert len(names) >= 7
     for name in names:
@@ -140,6 +142,58 @@ def test_an_attacker_that_finds_identity_in_constant_data_is_invalid(registry: N
     rows = audit(voices(), voices(), "cheats-trained")
     assert all(row.invalid for row in rows)
     assert "constant data" in pick(rows, "cheats-trained", "semi-informed", "top1").reason
+
+
+class OfPools(PoolIdentifier):
+    """Nearest centre to the mean of a pool."""
+
+    met: ClassVar[list[tuple[Int64, Int64]]] = []
+
+    def fit(self, clips: ClipSet, *, seed: int) -> None:
+        self.speakers, self.rng = clips.speakers, np.random.default_rng(seed)
+        self.centres = np.stack([self.means(clips)[clips.labels == s].mean(0) for s in range(len(self.speakers))])
+
+    def pool_scores(self, clips: ClipSet, pools: Int64) -> Float32:
+        self.met.append((pools, clips.labels[pools]))
+        means = self.means(clips)[pools].mean(axis=1)
+        return np.asarray(-((means[:, None] - self.centres) ** 2).sum(2), np.float32)
+
+    @staticmethod
+    def means(clips: ClipSet) -> np.ndarray:
+        return np.stack([clips.mfcc(i).mean(0) for i in range(len(clips))])
+
+
+def test_an_attacker_of_pools_has_figures_of_pools_alone_and_each_pool_is_of_one_person(registry: None) -> None:
+    attacker("pools", modality="voice")(OfPools)
+    OfPools.met.clear()
+    rows = [row for row in audit(voices(), voices(), "pools") if row.scenario == "semi-informed"]
+    assert {row.pooled for row in rows} == {3, 10, 30}
+    whole = {(row.metric, row.pooled): row for row in rows if row.subset == "all"}
+    assert value(whole["top1", 3]) > 0.9 and value(whole["eer", 3]) < 0.1
+    assert not whole["top1", 3].invalid and not whole["eer", 3].invalid
+    assert whole["top1", 10].value is None and "no speaker has 10" in whole["top1", 10].reason
+    assert OfPools.met
+    for pools, people in OfPools.met:
+        assert all(len(set(pool)) == 3 for pool in pools.tolist())
+        assert (people == people[:, :1]).all()
+
+
+def test_controls_of_an_attacker_of_pools_are_pools(registry: None) -> None:
+    @attacker("pools-at-random", modality="voice")
+    class AtRandom(OfPools):
+        def pool_scores(self, clips: ClipSet, pools: Int64) -> Float32:
+            return np.asarray(self.rng.normal(size=(len(pools), len(self.speakers))), np.float32)
+
+    @attacker("pools-cheats", modality="voice")
+    class Cheats(OfPools):
+        def pool_scores(self, clips: ClipSet, pools: Int64) -> Float32:
+            names = [clips.clips[pool[0]].speaker for pool in pools]
+            return np.array([[name == speaker for speaker in self.speakers] for name in names], np.float32)
+
+    for name, reason in (("pools-at-random", "cannot break unprotected"), ("pools-cheats", "constant data")):
+        rows = audit(voices(), voices(), name)
+        measured = [row for row in rows if row.value is not None]
+        assert measured and all(row.invalid and reason in row.reason for row in measured), name
 
 
 def test_without_originals_rows_say_that_the_anchor_is_missing() -> None:

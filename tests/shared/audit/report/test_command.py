@@ -18,7 +18,8 @@ from moretta.shared.audit.report.plain_words import untested
 from moretta.shared.audit.report.privacy_card import CARD_SCHEMA_JSON, privacy_card
 from moretta.shared.audit.report.report_file import ReportError, write_report
 from moretta.shared.audit.report.report_schema import GatePart, Report
-from moretta.shared.audit.report.tables import latest
+from moretta.shared.audit.report.tables import latest, people_by_risk
+from moretta.shared.audit.result import Result
 
 
 def test_page_is_rendered_again_and_the_headline_printed(example: ModuleType, tmp_path: Path) -> None:
@@ -92,6 +93,36 @@ def test_an_attacker_failed_if_it_is_valid_in_no_scenario_of_releases(example: M
         text = " ".join(untested(example.report(audit=tuple(made))))
         invalid = text.partition("their figures are invalid: ")[2].partition(".")[0].split(", ")
         assert (name in invalid) == failed
+
+
+def of_pools(row: Result, pooled: int, value: float | None, reason: str = "") -> Result:
+    """What an attacker of pools has in place of this row."""
+    about = {"attacker": "pools", "pooled": pooled, "value": value, "invalid": bool(reason), "reason": reason}
+    return row.model_copy(update=about)
+
+
+def test_an_attacker_of_pools_failed_by_its_pools_and_not_where_nobody_has_clips_enough(example: ModuleType) -> None:
+    rows = example.audit(("voice",))
+    best = next(r for r in rows if (r.scenario, r.metric, r.subset) == ("semi-informed", "top1", "all"))
+    few = of_pools(best, 30, None, "no speaker has 30 trial clips")
+    broken = of_pools(best, 3, 0.1, "it cannot break unprotected data")
+    for made, failed in (([few], False), ([of_pools(best, 3, 0.9), few], False), ([broken, few], True)):
+        text = " ".join(untested(example.report(audit=(*rows, *made))))
+        invalid = text.partition("their figures are invalid: ")[2].partition(".")[0].split(", ")
+        assert ("pools" in invalid) == failed
+
+
+def test_the_strongest_attacker_of_each_number_of_pooled_clips_is_shown(example: ModuleType) -> None:
+    rows = list(example.audit(("voice",)))
+    best = next(r for r in rows if (r.scenario, r.metric, r.subset) == ("semi-informed", "top1", "all"))
+    invalid = of_pools(best, 3, 0.99, "it cannot break unprotected data")
+    shown = people_by_risk([*rows, invalid, of_pools(best, 10, 0.99)])
+    assert shown is not None
+    groups = {name: row.value for name, row in shown["groups"] if "clips" in name}
+    assert groups == {
+        "3 clips of a person, by logistic-regression (semi-informed)": 0.71,
+        "10 clips of a person, by pools (semi-informed)": 0.99,
+    }
 
 
 def people(example: ModuleType, shares: dict[str, float]) -> Report:

@@ -20,7 +20,7 @@ from moretta.client.training.rounds import Metrics, RoundRequest, StoredResponse
 from moretta.shared.core.device import resolve_device
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.models.emotion import EmotionModel, checked_weights, study_model, trained_names
-from moretta.shared.models.optimizers import make_optimizer
+from moretta.shared.models.optimizers import make_optimizer, step_down
 from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import SeededNoise, SystemNoise, on_grid
 from moretta.shared.privacy.site_updates import changed, clipped_change, plan_site_level, quantised
@@ -234,10 +234,8 @@ def _plain_epochs(
     size, losses = len(examples.labels), []
     for _ in range(study.train.local_epochs):
         for batch in torch.split(randomness.order(size), min(study.train.batch_size, size)):
-            optimizer.zero_grad()
             loss = cross_entropy(network(examples.features[batch]), examples.labels[batch])
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            step_down(loss, optimizer)
             after_step()
             losses.append(float(loss.detach()))
     return float(np.mean(losses))

@@ -96,13 +96,12 @@ def infer_from_updates(
     *,
     about: Result,
     speakers: Array | None = None,
-    dimensions: int = DIMENSIONS,
     resamples: int = 200,
     seed: int = 0,
 ) -> list[Result]:
     """Balanced accuracy of inferring a label from each layer's update, and from all layers together, leaving one out.
 
-    Larger layers are projected at random to so many dimensions (Johnson and Lindenstrauss: distances survive).
+    Larger layers are projected at random to `DIMENSIONS` (Johnson and Lindenstrauss: distances survive).
 
     Args:
         updates: one mapping of layer name to change of weights each, all of one shape.
@@ -115,7 +114,7 @@ def infer_from_updates(
 
     classes, y = np.unique(label, return_inverse=True)
     units = np.asarray(group if speakers is None else speakers)
-    projected = {name: project([u[name] for u in updates], name, dimensions, seed) for name in updates[0]}
+    projected = {name: project([u[name] for u in updates], name, DIMENSIONS, seed) for name in updates[0]}
     # Directions: the length of an update says how much data a site has, and would dominate the rest.
     projected[ALL_LAYERS] = np.concatenate([unit_rows(layer) for layer in projected.values()], axis=1)
     fewest = min(len(np.unique(np.asarray(group)[y == c])) for c in range(len(classes)))

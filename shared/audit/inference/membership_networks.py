@@ -15,7 +15,7 @@ MAX_ROWS = 4096
 """Pairs of a shadow model and an example that networks are trained on."""
 
 
-def membership_by_twelve(seen: Float64, shadow: Float64, inside: Bool, *, seed: int = 0) -> Float64:
+def membership_by_twelve(seen: Float64, shadow: Float64, inside: Bool) -> Float64:
     """Log-odds [n] that an example was trained on, by the network chosen on shadow models.
 
     A network has three inputs: how far a model's confidence in an example lies above the mean of other models that were
@@ -28,13 +28,13 @@ def membership_by_twelve(seen: Float64, shadow: Float64, inside: Bool, *, seed: 
         inside: bool [models, n], whether an example was in a shadow model's training set.
     """
     models, n = shadow.shape
-    chosen = np.sort(np.random.default_rng(seed).permutation(models * n)[:MAX_ROWS])
+    chosen = np.sort(np.random.default_rng(0).permutation(models * n)[:MAX_ROWS])
     place = np.stack(np.divmod(chosen, n))
     known = np.stack([_features(shadow[model], shadow, inside, left_out=model) for model in range(models)])
     member = inside[place[0], place[1]].astype(np.int64)
     # Each shadow model is two groups, of members and of others: infer_by_twelve wants one class a group.
     inferred = infer_by_twelve(
-        known[place[0], place[1]], member, 2 * place[0] + member, _features(seen, shadow, inside), seed=seed
+        known[place[0], place[1]], member, 2 * place[0] + member, _features(seen, shadow, inside), seed=0
     )
     probability = np.clip(inferred.probability[:, inferred.best, 1], 1e-12, 1 - 1e-12)
     return np.asarray(np.log(probability) - np.log1p(-probability), np.float64)

@@ -346,7 +346,6 @@ def render_clip(
     seed: int,
     width: int = 160,
     height: int = 120,
-    supersample: int = 1,
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield one RGB frame [height, width, 3] for each value of `loudness`, which opens the jaw (0 to 1).
 
@@ -368,4 +367,4 @@ def render_clip(
         now = {name: float(strength[k]) * weight for name, weight in weights.items()}
         mixed = speaking(now, JAW_REACH * float(loud), float(blinks[k]))
         view = View((float(yaw), float(pitch), float(roll)), light, gaze)
-        yield draw(identity, mixed, view, width=width, height=height, supersample=supersample, rng=rng)
+        yield draw(identity, mixed, view, width=width, height=height, supersample=1, rng=rng)

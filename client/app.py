@@ -11,11 +11,14 @@ from flwr.app import MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from moretta.client.mods import SiteCall, check_policy, handler, mask_errors, one_thread, unchanged_clips
+from moretta.client.offers import arrays_for, respond_to_offer
 from moretta.client.settings import SiteSettings
+from moretta.client.training.data import held_out, training_clips
 from moretta.client.training.masked_rounds import masked_update, public_keys, shares, unmasking
 from moretta.client.training.rounds import RoundRequest, Trained, train_round
 from moretta.shared.core.atomic import locked
 from moretta.shared.core.errors import ReleaseError
+from moretta.shared.core.reproducibility import code_digest, versions
 from moretta.shared.messages import calls, wire
 from moretta.shared.release import Release, open_release
 from moretta.shared.release.release_format import CLIPS_FILE, CODEBOOK_FILE, STATEMENT_FILE
@@ -27,8 +30,6 @@ app = ClientApp(mods=[one_thread, mask_errors, check_policy, unchanged_clips])
 @handler
 def hello(call: SiteCall) -> RecordDict:
     """The site's name, and what it runs. Nothing of the clips is read."""
-    from moretta.shared.core.reproducibility import code_digest, versions
-
     return _content(call, versions=versions(), digest=code_digest())
 
 
@@ -36,8 +37,6 @@ def hello(call: SiteCall) -> RecordDict:
 @handler
 def offer(call: SiteCall) -> RecordDict:
     """A study and its public arrays, for the steward to approve; nothing of the clips is read."""
-    from moretta.client.offers import respond_to_offer
-
     arrays = wire.arrays_of(call.content) if wire.ARRAYS in call.content else None
     state = respond_to_offer(call.settings, call.study, call.as_(calls.OfferMade).approval, arrays)
     return _content(call, state=state)
@@ -48,8 +47,6 @@ def offer(call: SiteCall) -> RecordDict:
 def release(call: SiteCall) -> RecordDict:
     """Anonymizes this site's clips and states what was released; the files are fetched one by one."""
     from moretta.client.clips.release import make_release
-    from moretta.client.offers import arrays_for
-    from moretta.client.training.data import held_out, training_clips
     from moretta.shared.data.reader import read_marker
 
     settings, study = call.settings, call.study

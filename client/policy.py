@@ -16,6 +16,7 @@ from moretta.client.site_home import OwnRecord
 from moretta.shared.core.errors import HomeError, RefusedError
 from moretta.shared.core.printable import from_toml
 from moretta.shared.core.terms import MODALITIES, Modality
+from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.release.anonymizer import Anonymizer, Array, anonymizer_names, anonymizer_of, get_anonymizer
 from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.former_names import current_policy
@@ -242,8 +243,6 @@ class Policy(OwnRecord):
             raise PolicyError("max_delta", f"delta {delta}", expected=f"at most {self.max_delta}")
 
     def _check_mechanism(self, study: Study, anonymizer: type[Anonymizer]) -> None:
-        from moretta.shared.privacy.mechanism import Unbounded
-
         self.mechanisms.check(anonymizer.name, anonymizer.strength(study))
         undeclared = anonymizer.planned_losses.__func__ is Anonymizer.planned_losses.__func__  # type: ignore[attr-defined]
         if anonymizer.name in self.without_guarantee or undeclared:  # then the statement of its release decides

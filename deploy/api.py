@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from moretta.shared.audit.report.report_schema import Report
-from moretta.shared.core.errors import RunError
+from moretta.shared.core.device import computing_on
+from moretta.shared.core.errors import ExitCode, RunError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.clips import Corpus
 from moretta.shared.data.reader import Labels, read_corpus
-from moretta.shared.release import Release
+from moretta.shared.release import Release, open_release
 from moretta.shared.study.schema import Study, parse_study
 from moretta.shared.study.schema import load_study as load_study_file
 
@@ -129,7 +130,6 @@ def audit(
         MorettaError: nothing to attack, originals that do not belong to the releases, or a sentence that cannot be.
     """
     from moretta.deploy.runtime.audit_folder import audit_folder
-    from moretta.shared.core.device import computing_on
 
     corpus, site_key, wanted = (None if path is None else Path(path) for path in (originals, key, parallel))
     given = dict(sentences) if isinstance(sentences, Mapping) else sentences
@@ -164,7 +164,6 @@ def load_release(folder: Path | str, *, digest: str = "") -> Release:
     Raises:
         ReleaseError: a file is missing, changed or not listed; another digest; or it breaks the format.
     """
-    from moretta.shared.release import open_release
     from moretta.shared.release.data_set import check_files
 
     check_files(Path(folder), digest=digest)
@@ -197,7 +196,6 @@ def simulate(study: StudyLike = None, *, corpus: Path | str, out: Path | str, no
     from moretta.deploy.runtime.planning import check_names, plan_simulation
     from moretta.deploy.runtime.run_folder import prepare_folder
     from moretta.deploy.runtime.simulation import simulate as start
-    from moretta.shared.core.errors import ExitCode
     from moretta.shared.study.run_plan import PLAN_FILE
 
     chosen, folder = load_study(study), Path(out)

@@ -22,7 +22,9 @@ from moretta.client.anonymizers.autoencoder import (
 )
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.workers import Pace, in_lines
-from moretta.shared.models.shifted_encoder import Shift, ShiftTask
+from moretta.shared.models.autoencoder import autoencoder_arrays, load_autoencoder, save_autoencoder
+from moretta.shared.models.face_images import PICTURES_PER_PERSON, render_face_images
+from moretta.shared.models.shifted_encoder import Shift, ShiftTask, tune_encoder, tuning_steps
 from moretta.shared.release.anonymizer import Array, Arrays, Notify, anonymizer
 from moretta.shared.study.public_arrays import PUBLIC_SEED
 from moretta.shared.study.schema import Study
@@ -75,8 +77,6 @@ class ShiftedEncoder(AutoencoderFaceAnonymizer):
     @classmethod
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
         """The plain autoencoder, from the study's file or trained, with its tuned encoder."""
-        from moretta.shared.models.autoencoder import autoencoder_arrays, load_autoencoder
-
         options = ShiftedEncoderOptions.of(study.face.options)
         base = options.weights or trained_on_drawn_faces(options, notify)
         load_autoencoder(base)  # whatever is wrong with the file is said before minutes of tuning
@@ -99,9 +99,6 @@ class ShiftedEncoder(AutoencoderFaceAnonymizer):
 
 def _tuned(options: ShiftedEncoderOptions, base: Path, notify: Notify) -> Path:
     """Tuned on synthetic faces, once for each choice of options: the result is kept in the user's cache."""
-    from moretta.shared.models.autoencoder import load_autoencoder, save_autoencoder
-    from moretta.shared.models.face_images import PICTURES_PER_PERSON, render_face_images
-    from moretta.shared.models.shifted_encoder import tune_encoder, tuning_steps
     from moretta.shared.pretrained.cache import trained_file
 
     task, people = options.task(), -(-options.training_faces // PICTURES_PER_PERSON)

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from moretta.shared.core.atomic import private_folder, write_atomic
 from moretta.shared.core.errors import HomeError
@@ -117,8 +119,6 @@ class SpeakerReferences:
 
 
 def _write(path: Path, secrets: Mapping[Speaker, _Secrets]) -> None:
-    from safetensors.numpy import save
-
     arrays: dict[str, npt.NDArray[Any]] = {}
     for number, own in enumerate(secrets.values()):
         arrays[f"{number}/clips"] = np.frombuffer(b"".join(own.weights), np.uint8).reshape(-1, _DIGEST_BYTES)
@@ -128,8 +128,6 @@ def _write(path: Path, secrets: Mapping[Speaker, _Secrets]) -> None:
 
 
 def _read(path: Path, width: int | None = None) -> dict[Speaker, _Secrets]:
-    from safetensors import SafetensorError, safe_open
-
     found: dict[Speaker, _Secrets] = {}
     try:
         with safe_open(path, framework="numpy") as file:

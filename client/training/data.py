@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
 
 from moretta.client.accounting.account import Cohort, cohorts_of
 from moretta.client.accounting.ledger import opened
@@ -106,8 +107,6 @@ def forget_features() -> None:
 
 def save_public_scale(folder: Path, shared: dict[str, Array]) -> None:
     """Keep the public statistics of a release beside it: training needs the same, and no later ones."""
-    from safetensors.numpy import save_file
-
     names = ("voice/mean", "voice/std")
     if all(name in shared for name in names):
         save_file({name: np.ascontiguousarray(shared[name]) for name in names}, folder / SCALE_FILE)
@@ -115,8 +114,6 @@ def save_public_scale(folder: Path, shared: dict[str, Array]) -> None:
 
 def public_scale(folder: Path) -> PublicScale | None:
     """The statistics that `save_public_scale` kept beside a release; None if there are none."""
-    from safetensors.numpy import load_file
-
     if not (folder / SCALE_FILE).exists():
         return None
     arrays = load_file(folder / SCALE_FILE)

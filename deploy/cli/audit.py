@@ -25,6 +25,7 @@ from moretta.deploy.cli.console import (
     show_table,
 )
 from moretta.shared.audit.report.wording import INVALID
+from moretta.shared.core.device import computing_on
 from moretta.shared.core.errors import AttackersError
 
 if TYPE_CHECKING:
@@ -64,7 +65,6 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.deploy.runtime.audit_folder import audit_folder
     from moretta.deploy.runtime.data_set import attach_audit, data_set_in
     from moretta.deploy.runtime.run_folder import reproduce_command
-    from moretta.shared.core.device import computing_on
     from moretta.shared.pretrained import cache_folder
     from moretta.shared.release.data_set import CHECKSUMS_FILE
 

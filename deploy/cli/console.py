@@ -17,7 +17,7 @@ from typer.core import TyperGroup, TyperOption
 
 from moretta.shared.core.device import DeviceName
 from moretta.shared.core.errors import ExitCode, StudyError
-from moretta.shared.core.printable import printable
+from moretta.shared.core.printable import printable, set_up_logging
 
 if TYPE_CHECKING:
     from moretta.client.offers import Offer
@@ -80,8 +80,6 @@ def _switch(short: str, name: str, text: str, act: Callable[[bool], None]) -> cl
 
 def be_verbose(wanted: bool) -> None:
     """Log every step to standard error."""
-    from moretta.shared.core.printable import set_up_logging
-
     if wanted:
         set_up_logging(verbose=True)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from moretta.deploy.cli.console import AsJson, Device, Settings, StudyFile, note, progress, read_study, show
+from moretta.shared.core.device import describe_device, resolve_device
 from moretta.shared.core.errors import ExitCode, StudyError
 
 if TYPE_CHECKING:
@@ -192,7 +193,6 @@ def train_face(
     Example: moretta train-face ffhq/ --out face.safetensors --epochs 50
     """
     from moretta.deploy.runtime.run_folder import asked_to_stop, prepare_output
-    from moretta.shared.core.device import describe_device, resolve_device
     from moretta.shared.core.workers import cpu_count, keep_freed_memory, limit_threads
     from moretta.shared.models.autoencoder import AutoencoderSpec, save_autoencoder
     from moretta.shared.models.train_autoencoder import train_autoencoder, training_steps

@@ -11,6 +11,7 @@ import typer
 
 from moretta.deploy.cli.console import AsJson, end_with, note, show
 from moretta.deploy.cli.study import synthesize
+from moretta.shared.core.errors import ExitCode
 
 
 def demo(
@@ -27,7 +28,6 @@ def demo(
     from moretta.deploy.runtime.demonstration import CLIPS, SPEAKERS, run_studies, write_demo
     from moretta.deploy.runtime.run_folder import reproduce_command
     from moretta.shared.audit.report.demo_page import emotion_figures, figure_lines, identity_figures
-    from moretta.shared.core.errors import ExitCode
 
     start, command = time.monotonic(), reproduce_command(sys.argv[1:])
     outcomes = run_studies(

@@ -16,6 +16,7 @@ from moretta.deploy.cli import review, site_audit, steward
 from moretta.deploy.cli.budget import ledger
 from moretta.deploy.cli.console import AsJson, SiteFolder, listed, show, site_home
 from moretta.shared.core.errors import CorpusError, EnrollmentError, ExitCode, StudyError
+from moretta.shared.core.printable import set_up_logging
 
 if TYPE_CHECKING:
     from moretta.client.site_home import SiteHome
@@ -87,7 +88,6 @@ def run(*, home: SiteFolder = None) -> None:
     Example: moretta site run --home clinic-a
     """
     from moretta.deploy.site.supervisor import run_site
-    from moretta.shared.core.printable import set_up_logging
 
     set_up_logging(logging.INFO)
     _await(run_site(site_home(home)))

@@ -26,6 +26,7 @@ from moretta.deploy.cli.console import (
     read_study,
     site_home,
 )
+from moretta.shared.core.device import computing_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +60,6 @@ def audit(
     from moretta.deploy.runtime.run_folder import reproduce_command
     from moretta.deploy.site.own_audit import audit_own
     from moretta.deploy.site.review import steward_settings
-    from moretta.shared.core.device import computing_on
 
     site = site_home(home)
     settings = steward_settings(site)

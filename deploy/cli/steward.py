@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moretta.deploy.cli.console import AsJson, SiteFolder, Yes, show, site_home
+from moretta.shared.core.errors import HomeError, StudyError
 
 if TYPE_CHECKING:
     from moretta.client.clips.withdrawal import StillOut, Withdrawal
@@ -82,7 +83,6 @@ def withdraw(
     from moretta.client.clips.stored_state import remove_stored
     from moretta.client.settings import of_folder
     from moretta.client.transport.identity import Identity
-    from moretta.shared.core.errors import HomeError
 
     chosen = site_home(home)
     chosen.read()
@@ -122,7 +122,6 @@ def _stored_study(settings: SiteSettings, start: str) -> str:
     """The digest of a study of which something is kept, by its first digits."""
     from moretta.client.clips.stored_state import stored_provenances
     from moretta.client.clips.withdrawal import stored_studies
-    from moretta.shared.core.errors import StudyError
 
     matching = [short for short in stored_studies(settings) if len(start) >= 4 and short.startswith(start[:16])]
     if len(matching) != 1:

@@ -25,8 +25,8 @@ from moretta.deploy.cli.console import (
     show,
     showing,
 )
-from moretta.shared.core.device import DeviceName
-from moretta.shared.core.errors import StudyError
+from moretta.shared.core.device import DeviceName, resolve_device
+from moretta.shared.core.errors import ExitCode, StorageError, StudyError
 
 if TYPE_CHECKING:
     from moretta.shared.study.schema import Study
@@ -55,7 +55,6 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.deploy.runtime.planning import check_names, plan_simulation
     from moretta.deploy.runtime.run_folder import prepare_folder, reproduce_command
     from moretta.deploy.runtime.simulation import SimulationProcess
-    from moretta.shared.core.device import resolve_device
     from moretta.shared.data.reader import read_corpus
     from moretta.shared.study.limits import check_limits
     from moretta.shared.study.run_plan import PLAN_FILE
@@ -98,7 +97,6 @@ def init(
     """
     from moretta.deploy.runtime.study_file import starting_study
     from moretta.shared.core.atomic import write_atomic
-    from moretta.shared.core.errors import StorageError, StudyError
 
     if file.exists():
         raise StudyError(f"{file} is there already", expected="a new file", fix="choose another name, or remove it")
@@ -116,7 +114,6 @@ def validate(study: StudyArgument, *, set_: Settings = None, as_json: AsJson = F
     Example: moretta study validate study.toml
     """
     from moretta.deploy.runtime.study_file import study_problems
-    from moretta.shared.core.errors import ExitCode
 
     problems = study_problems(study, parsed_settings(set_))
     good = None if problems else read_study(study, set_)

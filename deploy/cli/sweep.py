@@ -21,6 +21,7 @@ from moretta.deploy.cli.console import (
     show,
     show_table,
 )
+from moretta.shared.core.errors import ExitCode, StudyError
 
 if TYPE_CHECKING:
     from moretta.deploy.sweep.choosing import Candidate, Choice
@@ -52,7 +53,6 @@ def sweep(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.deploy.sweep.jobs import plan_sweep
     from moretta.deploy.sweep.run_sweep import sweep as start
     from moretta.shared.audit.report.sweep_rows import HEADINGS, cell_text, table_cells
-    from moretta.shared.core.errors import ExitCode
 
     made = make_grid(_grid(grid, study=study, axes=axis or [], fixed=set_ or [], seeds=seeds, folds=folds))
     command = reproduce_command(sys.argv[1:])
@@ -82,7 +82,6 @@ def _grid(
 ) -> GridFile:
     """The grid file with what the command line adds and changes."""
     from moretta.deploy.sweep.grid import GridFile, load_grid, parse_axis, parse_setting
-    from moretta.shared.core.errors import StudyError
 
     grid = load_grid(path) if path is not None else GridFile()
     changes: dict[str, object] = {
@@ -172,7 +171,6 @@ def zoo(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.deploy.sweep.zoo import run_zoo
     from moretta.shared.audit.report.zoo_page import ZOO_CSV, ZOO_JSON, ZOO_PAGE
     from moretta.shared.audit.report.zoo_rows import figure_text
-    from moretta.shared.core.errors import ExitCode
 
     found_rows, worked = run_zoo(
         corpus,

@@ -21,6 +21,8 @@ from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.terms import Modality
 from moretta.shared.core.workers import limit_threads
+from moretta.shared.data.media import read_audio, write_picture, write_video, write_wav
+from moretta.shared.features.voice_forms import as_waveform, is_code
 from moretta.shared.release import Release, ReleasedClip
 from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.release.data_set import CHECKSUMS_FILE, MEDIA_FOLDER
@@ -115,9 +117,6 @@ def write_media(release: Release, folder: Path, *, fps: float, inverted: bool = 
     Args:
         inverted: whether sound is made of MFCC and tokens too.
     """
-    from moretta.shared.data.media import read_audio, write_picture, write_video, write_wav
-    from moretta.shared.features.voice_forms import as_waveform, is_code
-
     for left in folder.glob(".*"):  # of a call that was killed
         left.unlink()
 

@@ -27,12 +27,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib import import_module, metadata
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from moretta.deploy.runtime.processes import flower_command
 from moretta.shared.core.flower_private import (
     TASK_TYPE_TO_APPIO_API_ADDRESS_ARG,
     TASK_TYPE_TO_COMMAND,
+    ExecutionSpec,
     LaunchResult,
     SubprocessExecutor,
     TaskType,
@@ -43,9 +44,6 @@ from moretta.shared.core.printable import log_printable
 from moretta.shared.core.reproducibility import code_digest
 from moretta.shared.core.workers import own_randomness
 from moretta.shared.study.options import ANONYMIZERS
-
-if TYPE_CHECKING:
-    from moretta.shared.core.flower_private import ExecutionSpec
 
 _PRELOADED = {
     "flwr-clientapp": (

@@ -10,7 +10,10 @@ from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
+
+from flwr.app import Context, Message, RecordDict
+from flwr.serverapp import Grid
 
 from moretta.deploy.runtime.processes import end_marked, flower_environment, last_error, new_mark
 from moretta.deploy.runtime.run_folder import (
@@ -22,15 +25,11 @@ from moretta.deploy.runtime.run_folder import (
     read_outcome,
     reopen,
 )
+from moretta.server.stages.run import Run
 from moretta.shared.core.atomic import locked
 from moretta.shared.core.errors import ExitCode, RunError, StudyError
+from moretta.shared.core.flower_private import TaskIdentity, set_message_id
 from moretta.shared.study.run_plan import PLAN_FILE, SimulationPlan
-
-if TYPE_CHECKING:
-    from flwr.app import Message
-    from flwr.serverapp import Grid
-
-    from moretta.server.stages.run import Run
 
 LOG_FILE = Path("server") / "flower.log"
 _PROGRAM = "from moretta.deploy.runtime.simulated_sites import main; main()"
@@ -174,10 +173,7 @@ class LocalGrid:
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Let the sites respond, one after the other; returns the ids of the messages."""
-        from flwr.app import Context, RecordDict
-
         from moretta.client.app import app
-        from moretta.shared.core.flower_private import set_message_id
 
         ids = []
         for message in messages:
@@ -198,7 +194,6 @@ class LocalGrid:
 def connect_locally(run: Run, sites: int) -> None:
     """Give a simulation's run its sites, in this process; one that does not respond is a RunError."""
     from moretta.server.grid.hello import connect
-    from moretta.shared.core.flower_private import TaskIdentity
 
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1  # without them no message can be written
     run.site_grid = connect(run.context, cast("Grid", LocalGrid(run.context.folder, sites)))

@@ -6,6 +6,7 @@ import hashlib
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 from starlette.responses import FileResponse, Response
 
 from moretta.deploy.site import review_media
@@ -58,8 +59,6 @@ class ClipMedia:
         return FileResponse(path, media_type="audio/wav")
 
     def _picture(self, row: SiteClip, side: str, kind: str) -> Array | None:
-        import numpy as np
-
         if kind == "spectrogram.png":
             samples = self._samples(row, side)
             return None if samples is None else review_media.spectrogram(samples)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -129,8 +130,6 @@ def _vertex_mask(image: NDArray[np.uint8], mesh: Mesh, rows: NDArray[np.int64]) 
 
 def build(root: Tree) -> dict[str, NDArray[Any]]:
     """Derive the arrays of `head.npz` from the unpacked wheel (or a `zipfile.Path` into it)."""
-    import cv2
-
     mesh = parse_obj((root / MPFB / "3dobjs" / "base.obj").read_bytes().decode())
     part = np.full(len(mesh.faces), -1)
     for group, kind in GROUPS.items():

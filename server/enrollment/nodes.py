@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,9 +21,7 @@ from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.port.refusals import Refusal
 from moretta.server.port.superlink import SuperLinkClient
 from moretta.shared.core import flower_private as private
-
-if TYPE_CHECKING:
-    from moretta.shared.core.flower_private import NodeInfo
+from moretta.shared.core.flower_private import NodeInfo
 
 _MAX_CHARACTERS = 512
 _UNREGISTERED = "unregistered"

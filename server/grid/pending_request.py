@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flwr.app import Error, Message
+from flwr.serverapp import Grid
 
 from moretta.server.grid.site_grid import LOST, REFUSED, SiteGrid, Traffic, superlink_errors
 from moretta.shared.core import flower_private
@@ -22,9 +23,6 @@ from moretta.shared.core.errors import RunError
 from moretta.shared.core.printable import printable
 from moretta.shared.messages.message import SHOWN
 from moretta.shared.messages.wire import packed, unpacked
-
-if TYPE_CHECKING:
-    from flwr.serverapp import Grid
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 0.25
 LOCAL_PAUSE_SECONDS = 0.02

@@ -25,6 +25,7 @@ from moretta.shared.audit.inference.shadow_sites import ATTACKER, LabelledClips,
 from moretta.shared.audit.metrics.intervals import MIN_RESAMPLES
 from moretta.shared.audit.public_people import PublicSets, public_sets
 from moretta.shared.audit.result import Result, failure
+from moretta.shared.audit.runner import audit as attack
 from moretta.shared.audit.score_files import SCORES_FILE, collect_scores
 from moretta.shared.core.device import computing_on
 from moretta.shared.core.errors import MorettaError
@@ -129,8 +130,6 @@ def _attack_identity(
     context: RunContext, releases: Releases, modality: Modality, found: Attacks, options: dict[str, Any]
 ) -> tuple[ClipSet | None, ClipSet]:
     """Attacks identity; returns originals, where there are any, and releases, for the attacks that follow."""
-    from moretta.shared.audit.runner import audit as attack
-
     kept = [release for _, release in sorted(releases.kept.items())]
     released = ClipSet.from_releases(kept, modality, classes=context.study.classes)
     original = _originals(context, modality, released)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +22,8 @@ from moretta.shared.core.terms import Modality
 from moretta.shared.core.workers import Workers, in_order
 from moretta.shared.data.clips import Corpus
 from moretta.shared.data.recordings import has_sound
+from moretta.shared.release.read_release import Release
 from moretta.shared.release.release_format import ReleasedClip, age_group, shard_of
-
-if TYPE_CHECKING:
-    from moretta.shared.release.read_release import Release
 
 _CHUNK = 4
 """Clips that a worker reads at once."""

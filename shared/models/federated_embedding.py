@@ -11,10 +11,11 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from moretta.shared.features.federated_encoder import Arrays, FederatedEncoder, SiteTraining, Unit
 from moretta.shared.models.adversarial_embedding import (
@@ -34,9 +35,6 @@ from moretta.shared.models.network_arrays import LARGEST_WEIGHT, array_rules, ne
 from moretta.shared.models.replacement_autoencoder import LIMIT, SEXES, placed
 from moretta.shared.models.train_embedding import SEED, Fitted, measured_embedding, targets_of
 from moretta.shared.study.public_arrays import Rule, Rules, check_public, scale_rules
-
-if TYPE_CHECKING:
-    import torch
 
 PUBLIC_CENTER, PUBLIC_DEVIATION, PEOPLE = "public.center", "public.deviation", "public.people"
 """The last are mean places of public people."""
@@ -86,8 +84,6 @@ class EmbeddingEncoder(FederatedEncoder):
         sexes: Sequence[str | None],
     ) -> torch.Tensor:
         """See `adversarial_embedding.terms`. A row's own place gives the nearest public person."""
-        import torch
-
         people = self.arrays[PEOPLE]
         apart = np.square(people).sum(axis=1) - 2 * normalized @ people.T  # but for what all people have in common
         sex = [SEXES.index(one) if one in SEXES else 0 for one in sexes]
@@ -120,8 +116,6 @@ class EmbeddingTraining(SiteTraining):
 
     def first_arrays(self, public: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """The public autoencoder, heads that were trained afresh behind it, and where public people are."""
-        import torch
-
         made, split = self._made(public), self._split()
         sent = {name.removeprefix(PREFIX): array for name, array in made.arrays.items()}
         layers = {name: array for name, array in sent.items() if name.startswith(("encoder.", "decoder."))}
@@ -168,8 +162,6 @@ class EmbeddingTraining(SiteTraining):
 
 def _lost(encoder: EmbeddingEncoder, targets: torch.Tensor) -> npt.NDArray[np.float64]:
     """Mean cross-entropies [2] of both heads on public people who were trained on, in nats."""
-    import torch
-
     places = targets[:, : encoder.arrays[PEOPLE].shape[1]]
     with torch.no_grad():
         _, *of_heads = terms(encoder.network()(places), targets)

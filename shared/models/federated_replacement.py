@@ -12,10 +12,11 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.federated_encoder import Arrays, FederatedEncoder, SiteTraining, Unit
@@ -35,9 +36,6 @@ from moretta.shared.models.replacement_autoencoder import (
 )
 from moretta.shared.models.train_replacement import SEED, PublicSplit, ReplacementTask, measured_autoencoder
 from moretta.shared.study.public_arrays import Rule, check_public, scale_rules
-
-if TYPE_CHECKING:
-    import torch
 
 CENTER, DEVIATION = "public.center", "public.deviation"
 DONORS = tuple(f"public.donors.{sex}" for sex in SEXES)
@@ -81,8 +79,6 @@ class ReplacementEncoder(FederatedEncoder):
         self, normalized: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], sexes: Sequence[str | None]
     ) -> torch.Tensor:
         """See `losses`. A donor is drawn by a digest of the row and the round, so no other row changes it."""
-        import torch
-
         wanted = normalized.copy()
         sex = np.array([SEXES.index(one) if one in SEXES else 0 for one in sexes], np.int64)
         for row in np.flatnonzero(labels == self.sensitive) if self.sensitive is not None else ():

@@ -11,10 +11,12 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import nn
 
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.terms import Modality
@@ -38,10 +40,6 @@ from moretta.shared.models.unlearnt_inputs import PublicClips
 from moretta.shared.study.options import SiteTrainingPlan
 from moretta.shared.study.public_arrays import Rules, check_public, scale_rules
 from moretta.shared.study.schema import Study
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 CENTER, DEVIATION = "public.center", "public.deviation"
 Modalities = tuple[Modality, ...]
@@ -98,8 +96,6 @@ class UnlearntEncoder(FederatedEncoder):
         sexes: Sequence[str | None],
     ) -> torch.Tensor:
         """See `unlearnt_gender.losses`. Weights are equal: how often a class is there depends on other clips."""
-        import torch
-
         known = np.array([EMOTIONS.index(name) if name in EMOTIONS else -1 for name in self.classes], np.int64)
         emotion, sex = known[labels], [SEXES.index(one) if one in SEXES else 0 for one in sexes]
         rows = np.column_stack([np.maximum(emotion, 0), sex, emotion >= 0, np.ones(len(sex))])
@@ -189,8 +185,6 @@ _HEADS = {"emotion": len(EMOTIONS), "sex": len(SEXES)}
 
 def _head(modalities: int, attribute: str) -> nn.Module:
     """A head as in `UnlearntNet`."""
-    from torch import nn
-
     width, classes = modalities * WIDTH, _HEADS[attribute]
     return nn.Linear(width, classes) if attribute == "emotion" else dense(width, classes)
 
@@ -202,7 +196,5 @@ def _names(modality: Modality) -> tuple[str, ...]:
 
 
 def _embeddings(network: UnlearntNet, split: Split) -> npt.NDArray[np.float32]:
-    import torch
-
     with torch.no_grad():
         return torch.cat([*network.embedded(split.tensor()).values()], dim=1).numpy()

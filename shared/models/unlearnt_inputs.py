@@ -20,7 +20,7 @@ from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.terms import Modality
 from moretta.shared.features.faces import FaceCropper
-from moretta.shared.features.mfcc import MELS, Audio, mfcc_batch
+from moretta.shared.features.mfcc import MELS, Audio, check_samples, mfcc_batch
 from moretta.shared.features.public_speech import MAX_FILES, Recording, Whose, public_speakers
 from moretta.shared.features.speaker_code import PublicRows
 from moretta.shared.models.unlearnt_gender import PICTURES, SIDE, STEPS, Floats
@@ -159,7 +159,6 @@ def _of_videos(folder: Path, *, voices: bool, seed: int) -> PublicClips:
 
 def _readable(clips: Sequence[Any], *, voices: bool) -> Iterator[tuple[Any, Floats, Any]]:
     from moretta.shared.data.recordings import read_pictures, read_sound
-    from moretta.shared.features.mfcc import check_samples
 
     for clip in clips:
         try:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.numpy import load
 
 from moretta.shared.core.errors import StudyError
 
@@ -30,8 +31,6 @@ def pinned_arrays(choices: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]] | N
     entry = next((entry for entry in _entries(FOLDER) if entry["choices"] == choices), None)
     if entry is None:
         return None
-    from safetensors.numpy import load
-
     path = FOLDER / entry["file"]
     data = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import cv2
 import numpy as np
 
 from moretta.shared.audit.dataset import ClipSet
@@ -238,7 +239,6 @@ def _small(clips: ClipSet, pool: Workers) -> ClipSet:
 
 def _shrink(clips: ClipSet) -> list[UInt8 | None]:
     """uint8 [FRAMES, SIDE, SIDE, 3] of each clip, None of one that cannot be read."""
-    import cv2
 
     def small(index: int) -> UInt8 | None:
         try:

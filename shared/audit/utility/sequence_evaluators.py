@@ -11,6 +11,7 @@ from moretta.shared.audit.crossval import check_learned
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.utility.evaluators import UtilityEvaluator, utility_evaluator
 from moretta.shared.core.array_types import Float32, Int64
+from moretta.shared.core.workers import seeded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,7 +94,6 @@ class VoiceRecurrent(_OfSequences):
         return Varying(time_mask=0.1, stretch=0.15, bands=2)
 
     def _made(self, vectors: Float32, seed: int) -> nn.Module:
-        from moretta.shared.core.workers import seeded
         from moretta.shared.models.emotion import MIN_STD
         from moretta.shared.models.mel_recurrent import MelRecurrent
 

@@ -20,6 +20,7 @@ from moretta.shared.features.public_speech import recorded_speakers
 from moretta.shared.features.sentence_recognizer import SentenceRecognizer, Spoken
 from moretta.shared.features.speaker_code import CodeReference, PublicRows, SpeakerCode, measured
 from moretta.shared.features.world_voice import WorldVoice, packed
+from moretta.shared.models.speech import make_voice, synthesize
 from moretta.shared.models.speech.voice_bank import (
     COLUMNS,
     HOP_FRAMES,
@@ -70,8 +71,6 @@ def _is_brief(said: Spoken) -> bool:
 
 def _own_voice(seed: int) -> Iterator[tuple[Spoken, Audio]]:
     """The project's formant synthesizer, every sentence in every emotion, as far as it is recognised."""
-    from moretta.shared.models.speech import make_voice, synthesize
-
     voice, recognizer = make_voice(seed, sex="female"), SentenceRecognizer.load()
     for number, sentence in enumerate(SENTENCE_CODES):
         for label, emotion in enumerate(EMOTIONS):

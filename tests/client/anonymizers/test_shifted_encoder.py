@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from moretta.client.anonymizers import shifted_encoder
 from moretta.client.anonymizers.autoencoder import PREFIX
 from moretta.client.anonymizers.shifted_encoder import NAME, ShiftedEncoder, ShiftedEncoderOptions
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.face_detectors import NoDetector
-from moretta.shared.models import face_images
 from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec, autoencoder_arrays, save_autoencoder
 from moretta.shared.models.face_images import PICTURES_PER_PERSON, FaceImages
 from moretta.shared.privacy.noise import SeededNoise
@@ -50,7 +50,7 @@ def noise_for_faces(monkeypatch: pytest.MonkeyPatch) -> None:
         pictures = rng.integers(0, 256, (count, side, side, 3)).astype(np.uint8)
         return FaceImages(pictures, 0, "none", emotions=tuple(EMOTIONS[n % 3] for n in range(count)))
 
-    monkeypatch.setattr(face_images, "render_face_images", drawn)
+    monkeypatch.setattr(shifted_encoder, "render_face_images", drawn)
 
 
 @pytest.mark.usefixtures("noise_for_faces")

@@ -351,15 +351,16 @@ def _sequence(shape: tuple[int, ...], classes: int) -> nn.Module:
     return nn.Sequential(Standardise(shape), *sequence_layers(shape[0], shape[1], classes))
 
 
-def _recurrent(shape: tuple[int, ...], classes: int) -> nn.Module:
-    return nn.Sequential(Standardise(shape), *recurrent_layers(shape[0], classes))
+def recurrent_network(shape: tuple[int, ...], classes: int, *, pooled: bool = False) -> nn.Module:
+    """The network of `crnn`; the evaluator of the same name has its `pooled` form."""
+    return nn.Sequential(Standardise(shape), *recurrent_layers(shape[0], classes, pooled=pooled))
 
 
 _ALL = (
     EmotionModel("voice", "statistics", voice_statistics, _linear),
     EmotionModel("voice", "layered", voice_statistics, _layered),
     EmotionModel("voice", "cnn", voice_window, partial(_cnn, widths=(32, 32), second=5)),
-    EmotionModel("voice", "crnn", voice_sequence, _recurrent, of_sound=coarse_log_mels, alike_in_time=True),
+    EmotionModel("voice", "crnn", voice_sequence, recurrent_network, of_sound=coarse_log_mels, alike_in_time=True),
     EmotionModel("face", "gradients", face_gradients, _linear),
     EmotionModel("face", "cnn", face_picture, partial(_cnn, widths=(16, 32), second=3)),
     EmotionModel("face", "sequence", face_sequence, _sequence),

@@ -2,7 +2,7 @@
 
 Two-dimensional convolutions see how bands change together, a bidirectional GRU sees the whole clip, and attentive
 statistics weigh its steps. The central one pools what it sees. The federated one takes steps of 20 ms and larger
-strides, which is a third of the work, and has no layer that mixes clips.
+strides, which is a third of the work. Neither has a layer that mixes clips.
 """
 
 from __future__ import annotations
@@ -76,47 +76,25 @@ class OverTime(nn.GRU):
         return said.transpose(1, 2)
 
 
-def recurrent_layers(bands: int, classes: int) -> list[nn.Module]:
+def recurrent_layers(bands: int, classes: int, *, pooled: bool = False) -> list[nn.Module]:
     """[n, bands, steps], standardized, to [n, classes]; 48 bands have 155,670 weights for six classes.
 
     Four convolutions, each normalized by groups, halve the bands each and the steps thrice.
+
+    Args:
+        bands: of a spectrum, or values of any other step.
+        classes: of emotions.
+        pooled: the convolutions after the first have no stride, and maxima halve what they give; a `Dropout`, which is
+            off unless somebody sets its share, comes before the last layer.
     """
     inside, layers = 1, list[nn.Module]()
     for place, width in enumerate(_WIDTHS):
-        stride = (2, 2 if place < len(_WIDTHS) - 1 else 1)
+        halved = (2, 2 if place < len(_WIDTHS) - 1 else 1)
+        pools = pooled and place > 0
+        stride = 1 if pools else halved
         layers += [nn.Conv2d(inside, width, 3, padding=1, stride=stride), nn.GroupNorm(GROUPS, width), nn.ReLU()]
-        inside, bands = width, -(-bands // 2)
-    pooled = AttentiveStatistics(2 * _RECURRENT)
-    return [_AsPicture(), *layers, OverTime(inside * bands), pooled, nn.Linear(4 * _RECURRENT, classes)]
-
-
-class MelRecurrent(nn.Module):
-    """[n, 48, steps] to [n, classes]; some 150,000 weights.
-
-    Spectra are standardized by the mean and the deviation of each band of the training clips, [48] each.
-    """
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, classes: int, mean: Float32, deviation: Float32) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.from_numpy(mean)[:, None])
-        self.register_buffer("deviation", torch.from_numpy(deviation)[:, None])
-        inside, layers = 1, list[nn.Module]()
-        for place, width in enumerate(_WIDTHS):
-            layers += [nn.Conv2d(inside, width, 3, padding=1, stride=1 if place else 2), nn.GroupNorm(GROUPS, width)]
-            layers += [nn.ReLU(), *([nn.MaxPool2d((2, 2 if place < 3 else 1))] if place else [])]
-            inside = width
-        self.convolutions = nn.Sequential(*layers)
-        self.recurrent = nn.GRU(inside * (BANDS // 16), _RECURRENT, bidirectional=True, batch_first=True)
-        self.out = nn.Sequential(
-            AttentiveStatistics(2 * _RECURRENT), nn.Dropout(0.0), nn.Linear(4 * _RECURRENT, classes)
-        )
-
-    def forward(self, spectra: Tensor) -> Tensor:
-        """Logits."""
-        seen = self.convolutions(((spectra - self.mean) / self.deviation)[:, None])  # [n, width, 3, steps / 8]
-        over_time, _ = self.recurrent(seen.flatten(1, 2).transpose(1, 2))
-        logits: Tensor = self.out(over_time.transpose(1, 2))
-        return logits
+        layers += [nn.MaxPool2d(halved)] if pools else []
+        inside, bands = width, bands // 2 if pools else -(-bands // 2)
+    statistics = AttentiveStatistics(2 * _RECURRENT)
+    layers += [OverTime(inside * bands), statistics, *([nn.Dropout(0.0)] if pooled else [])]
+    return [_AsPicture(), *layers, nn.Linear(4 * _RECURRENT, classes)]

@@ -22,7 +22,7 @@ from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.terms import Modality, PrivacyStatement
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.recordings import read_pictures, read_sound
-from moretta.shared.features.faces import CroppedClip, FaceCropper
+from moretta.shared.features.faces import CroppedClip, FaceCropper, cropper_of
 from moretta.shared.features.federated_encoder import Measure, SiteTrainedOptions, SiteTraining
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.public_speech import PublicSpeechOptions
@@ -145,13 +145,8 @@ def _voice_of(clip: Clip) -> Array | None:
 
 def _face_of(clip: Clip, fps: float) -> Array | None:
     frames = read_pictures(clip, fps=fps)
-    found = None if frames is None else _cropper().crop_clip(frames)
+    found = None if frames is None else cropper_of(SIDE).crop_clip(frames)
     return None if found is None or found.centred else face_input(found.pictures)[None]
-
-
-@lru_cache(maxsize=1)
-def _cropper() -> FaceCropper:
-    return FaceCropper(SIDE)
 
 
 class BranchTraining(UnlearntTraining):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from tempfile import mkstemp
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from moretta.shared.core.array_types import Array, Float32, UInt8
 from moretta.shared.core.errors import ClipError, ReleaseError
 from moretta.shared.core.terms import FaceForm, VoiceForm
 from moretta.shared.data.clips import Clip
-
-if TYPE_CHECKING:
-    from moretta.shared.features.faces import FaceCropper
 
 Form = VoiceForm | FaceForm
 FrameLoader = Callable[[Path], UInt8]
@@ -79,17 +76,10 @@ class VideoFaces:
     def __call__(self, path: Path) -> UInt8:
         """uint8 [frames, side, side, 3], RGB. Raises ClipError: the video cannot be read."""
         from moretta.shared.data.media import read_frames
+        from moretta.shared.features.faces import cropper_of
 
         frames = np.stack(list(read_frames(path, fps=self.fps)))
-        return _cropper(self.side).crop_clip(frames).pictures
-
-
-@lru_cache(maxsize=2)
-def _cropper(side: int) -> FaceCropper:
-    """One for a whole process: to make a detector takes longer than to find the faces of a clip."""
-    from moretta.shared.features.faces import FaceCropper
-
-    return FaceCropper(side)
+        return cropper_of(self.side).crop_clip(frames).pictures
 
 
 @dataclass(frozen=True)

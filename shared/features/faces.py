@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import hypot
 
 import cv2
@@ -247,6 +248,12 @@ def _doubt(people: Sequence[Person], pairs: Sequence[tuple[float, int, int]], fr
         if any(frame not in person.boxes and len(person.boxes) > 1 for person in near):
             for person in near:
                 person.doubtful.add(frame)
+
+
+@lru_cache(maxsize=4)
+def cropper_of(side: int) -> FaceCropper:
+    """One for a whole process: to make a detector takes longer than to find the faces of a clip."""
+    return FaceCropper(side)
 
 
 def _distance(one: FaceBox, other: FaceBox) -> float:

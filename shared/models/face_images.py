@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from moretta.shared.core.errors import ClipError, CorpusError
 from moretta.shared.core.labels import Emotion
 from moretta.shared.core.workers import cpu_count, map_files
 from moretta.shared.data.clips import Drop
-from moretta.shared.features.faces import FaceCropper
+from moretta.shared.features.faces import cropper_of
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 FIRST_PUBLIC_IDENTITY = 1_000_000
@@ -144,7 +144,7 @@ def _filled(
     dropped = tuple(outcome.drop for outcome in outcomes if outcome.drop is not None)
     centred = sum(not outcome.found for outcome in good)
     emotions = tuple(outcome.emotion for outcome in good if outcome.emotion)
-    return FaceImages(pictures[: len(good)], centred, _cropper(side).detector, dropped, emotions)
+    return FaceImages(pictures[: len(good)], centred, cropper_of(side).detector, dropped, emotions)
 
 
 def _made(
@@ -157,7 +157,7 @@ def _made(
 def _read_face(item: tuple[int, Path], pictures: Pictures, *, folder: Path, side: int) -> list[_Outcome]:
     row, path = item
     try:
-        pictures[row], found = _cropper(side).crop(_decoded(path))
+        pictures[row], found = cropper_of(side).crop(_decoded(path))
     except (ClipError, OSError, cv2.error) as error:
         return [_Outcome(row, drop=Drop(path.relative_to(folder).as_posix(), "unreadable", str(error)))]
     return [_Outcome(row, found)]
@@ -194,11 +194,6 @@ def _render_person(person: int, pictures: Pictures, *, side: int, seed: int) -> 
             height=height,
             rng=rng,
         )
-        pictures[row], found = _cropper(side).crop(frame)
+        pictures[row], found = cropper_of(side).crop(frame)
         outcomes.append(_Outcome(row, found, emotion=emotion))
     return outcomes
-
-
-@lru_cache(maxsize=4)
-def _cropper(side: int) -> FaceCropper:
-    return FaceCropper(side)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.terms import Modality
-from moretta.shared.features.faces import FaceCropper
+from moretta.shared.features.faces import cropper_of
 from moretta.shared.features.mfcc import MELS, Audio, check_samples, mfcc_batch
 from moretta.shared.features.public_speech import MAX_FILES, Recording, Whose, public_speakers
 from moretta.shared.features.speaker_code import PublicRows
@@ -113,7 +113,7 @@ def _drawn(person: str, sex: str, emotion: int, number: int) -> Floats:
 
     loudness = np.random.default_rng([number, 0xFACE]).uniform(0, 1, PICTURES)
     frames = np.stack(list(render_clip(_identity(person, sex), EMOTIONS[emotion], loudness, fps=2, seed=number)))
-    return face_input(_cropper().crop_clip(frames).pictures)
+    return face_input(cropper_of(SIDE).crop_clip(frames).pictures)
 
 
 @lru_cache(maxsize=2)
@@ -122,11 +122,6 @@ def _identity(person: str, sex: str) -> Any:
     from moretta.shared.models.head import make_identity
 
     return make_identity(FIRST_PUBLIC_IDENTITY + int(person), sex=sex)
-
-
-@lru_cache(maxsize=1)
-def _cropper() -> FaceCropper:
-    return FaceCropper(SIDE)
 
 
 def _of_videos(folder: Path, *, voices: bool, seed: int) -> PublicClips:
@@ -163,7 +158,7 @@ def _readable(clips: Sequence[Any], *, voices: bool) -> Iterator[tuple[Any, Floa
     for clip in clips:
         try:
             frames, sound = read_pictures(clip, fps=FRAMES_PER_SECOND), read_sound(clip) if voices else None
-            found = None if frames is None else _cropper().crop_clip(frames)
+            found = None if frames is None else cropper_of(SIDE).crop_clip(frames)
             if found is not None and not found.centred and (sound is not None or not voices):
                 yield clip, face_input(found.pictures), None if sound is None else check_samples(sound)
         except ClipError:

@@ -111,7 +111,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     rows, voices = planted_people(), planted_voices(width=256)
     monkeypatch.setattr(speaker_code, "_measured_public_speech", lambda *_: rows)
     monkeypatch.setattr(unlearnt_gender, "_public_clips", lambda modalities, _: planted_clips(modalities, each=6))
-    monkeypatch.setattr(unlearnt_gender, "_cropper", Middle)
+    monkeypatch.setattr(unlearnt_gender, "cropper_of", lambda _: Middle())
     monkeypatch.setattr(adversarial_embedding, "embedded", lambda *_: voices)
     unlearnt_gender._trained.cache_clear()
     with planted_encoder():

@@ -13,11 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from moretta.client.accounting.budget import BudgetLimits
 from moretta.client.site_home import OwnRecord
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import HomeError, RefusedError
 from moretta.shared.core.printable import from_toml
 from moretta.shared.core.terms import MODALITIES, Modality
 from moretta.shared.privacy.mechanism import Unbounded
-from moretta.shared.release.anonymizer import Anonymizer, Array, anonymizer_names, anonymizer_of, get_anonymizer
+from moretta.shared.release.anonymizer import Anonymizer, anonymizer_names, anonymizer_of, get_anonymizer
 from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.former_names import current_policy
 from moretta.shared.study.schema import Study, parse_study

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from moretta.client.anonymizers.voice_baselines import UnboundedVoice
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import StudyError
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.recordings import read_sound
@@ -32,7 +33,7 @@ from moretta.shared.models.voice_driver import VoiceDriver, train_driver
 from moretta.shared.pretrained.encoder import PretrainedEncoder, public_network
 from moretta.shared.pretrained.speaker_encoders import CamPlusPlusEncoder, Ge2eEncoder
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import Array, Arrays, Notify, Speaker, anonymizer
+from moretta.shared.release.anonymizer import Arrays, Notify, Speaker, anonymizer
 from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
 

@@ -14,12 +14,13 @@ import numpy as np
 from pydantic import Field
 
 from moretta.client.anonymizers.face_baselines import FaceAnonymizer, FaceOptions, Pictures
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.workers import Pace, in_lines
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import Array, Arrays, Notify, anonymizer
+from moretta.shared.release.anonymizer import Arrays, Notify, anonymizer
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import Fraction, StudyPath

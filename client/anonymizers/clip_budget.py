@@ -15,11 +15,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from moretta.client.anonymizers.planned_losses import PlannedAnonymizer
 from moretta.client.anonymizers.voice_baselines import NOTHING, usable
+from moretta.shared.core.array_types import Array, Float64
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import PrivacyStatement
@@ -30,7 +30,7 @@ from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
 from moretta.shared.privacy.local_mechanisms import RandomizedResponse, most_informative_choices
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource, in_ball, on_grid
-from moretta.shared.release.anonymizer import UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
+from moretta.shared.release.anonymizer import UNITS, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import Delta, Epsilon
@@ -183,7 +183,7 @@ class BudgetedVoice(PlannedAnonymizer[ClipBudgetOptions]):
         """The mechanism that states the privacy loss of one released clip."""
 
     @abstractmethod
-    def randomize(self, codes: npt.NDArray[np.float64], noise: NoiseSource) -> Array:
+    def randomize(self, codes: Float64, noise: NoiseSource) -> Array:
         """The release in place of the codes of a clip, [segments, d], whatever they are."""
 
     def frames(self, released: Array) -> int:  # noqa: ARG002 - every clip has as many
@@ -209,7 +209,7 @@ class BudgetedVoice(PlannedAnonymizer[ClipBudgetOptions]):
             self._selection.take(speaker, samples)
         return self.randomize(codes, noise)
 
-    def codes_of(self, samples: Audio, speaker: Speaker) -> npt.NDArray[np.float64]:
+    def codes_of(self, samples: Audio, speaker: Speaker) -> Float64:
         """float64 [segments, d] of a clip, without noise: nothing of it may leave."""
         vectors = self._vectors(samples)
         if self._options.clip_limit is not None:
@@ -302,7 +302,7 @@ class ClipQuantizer(BudgetedVoice):
         """float32 [k, d], where tokens are released."""
         return self._codes.codewords if self.form == "code-tokens" else None
 
-    def randomize(self, codes: npt.NDArray[np.float64], noise: NoiseSource) -> Array:
+    def randomize(self, codes: Float64, noise: NoiseSource) -> Array:
         """int32 [segments], or the codewords that the responses name, float32 [segments * d]."""
         tokens = self._response.randomize(self._codes.tokens(codes), noise)
         return tokens if self.form == "code-tokens" else self._codes.codewords[tokens].ravel()
@@ -334,7 +334,7 @@ class ClipStatistics(BudgetedVoice):
         """One Gaussian over all values of the clip."""
         return options.gaussian()
 
-    def randomize(self, codes: npt.NDArray[np.float64], noise: NoiseSource) -> Array:
+    def randomize(self, codes: Float64, noise: NoiseSource) -> Array:
         """float32 [segments * 2]: all of a clip's values lie in one ball before the noise."""
         sigma = self._gaussian.sigma
         inside = in_ball(codes[:, :VALUES].ravel(), RADIUS)

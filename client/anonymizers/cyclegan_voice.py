@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from moretta.client.anonymizers.voice_baselines import UnboundedVoice, usable
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.features.mfcc import SAMPLE_RATE, check_samples
@@ -22,7 +23,7 @@ from moretta.shared.features.world_voice import WorldVoice, missing_world, pitch
 from moretta.shared.models.train_voice_cycle import CycleTask, pools_of, train_cycle
 from moretta.shared.models.voice_cycle import VoiceCycle
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import Array, Arrays, Notify, Speaker, anonymizer
+from moretta.shared.release.anonymizer import Arrays, Notify, Speaker, anonymizer
 from moretta.shared.release.release_format import MAX_CLIP_SECONDS, MAX_SAMPLES
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study

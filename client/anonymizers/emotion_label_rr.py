@@ -24,6 +24,7 @@ from moretta.client.anonymizers.emotion_labeler import (
 from moretta.client.anonymizers.label_release import LabelRelease, check_classes, label_losses
 from moretta.client.anonymizers.speaker_references import Rows
 from moretta.client.anonymizers.voice_baselines import usable
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.emotion_encoder import BIAS, CODE, HEAD, EmotionTraining, EncoderOptions
 from moretta.shared.features.federated_encoder import SiteTraining
@@ -32,15 +33,7 @@ from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.features.speaker_code import SpeakerCode, measured_clip, measured_public_speech, train_speaker_code
 from moretta.shared.privacy.accounting import training_statements
 from moretta.shared.privacy.local_mechanisms import RandomizedResponse
-from moretta.shared.release.anonymizer import (
-    Array,
-    Arrays,
-    Losses,
-    Notify,
-    Sizes,
-    Speaker,
-    anonymizer,
-)
+from moretta.shared.release.anonymizer import Arrays, Losses, Notify, Sizes, Speaker, anonymizer
 from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import Epsilon

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array, Float32, Float64, Int64
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.prosodic_features import MEASUREMENTS
@@ -21,8 +22,8 @@ from moretta.shared.features.speaker_code import PublicRows
 from moretta.shared.release.anonymizer import Speaker
 from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, taken
 
-Matrix = npt.NDArray[np.float32]
-Labelled = Mapping[Speaker, tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]
+Matrix = Float32
+Labelled = Mapping[Speaker, tuple[Float64, Int64]]
 """Speaker -> ranks [clips, n] and class indices [clips]."""
 
 LABELS = len(EMOTIONS)
@@ -51,12 +52,12 @@ class EmotionLabeler:
     weights: Matrix
     bias: Matrix
 
-    def __call__(self, places: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    def __call__(self, places: Array) -> npt.NDArray[np.int32]:
         """int32 [m], class indices in the order of `EMOTIONS`, of ranks [m, n]."""
         scores = np.asarray(places, np.float64) @ self.weights.astype(np.float64) + self.bias
         return np.asarray(np.argmax(scores, axis=1), np.int32)
 
-    def to_arrays(self, names: tuple[str, ...] = ARRAYS) -> dict[str, npt.NDArray[Any]]:
+    def to_arrays(self, names: tuple[str, ...] = ARRAYS) -> dict[str, Array]:
         """The arrays by name, as the coordinator sends them."""
         return dict(zip(names, (self.spread, self.weights, self.bias), strict=True))
 
@@ -69,13 +70,13 @@ class EmotionLabeler:
 
     @classmethod
     def from_arrays(
-        cls, arrays: Mapping[str, npt.NDArray[Any]], names: tuple[str, ...] = ARRAYS, width: int = len(MEASUREMENTS)
+        cls, arrays: Mapping[str, Array], names: tuple[str, ...] = ARRAYS, width: int = len(MEASUREMENTS)
     ) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
         return cls(*taken(arrays, cls.rules(names, width)))
 
     @classmethod
-    def learn(cls, places: npt.NDArray[Any], emotions: npt.NDArray[np.int64], spread: Matrix) -> Self:
+    def learn(cls, places: Array, emotions: Int64, spread: Matrix) -> Self:
         """Logistic regression, all emotions weighted alike however many clips each has.
 
         Args:
@@ -103,9 +104,7 @@ class EmotionLabeler:
         return cls.learn(rows.places(), rows.emotion, rows.spread())
 
 
-def uniform_errors(
-    predicted: npt.NDArray[np.int32], labels: npt.NDArray[np.int64], uniform: npt.NDArray[np.float64]
-) -> npt.NDArray[np.int32]:
+def uniform_errors(predicted: npt.NDArray[np.int32], labels: Int64, uniform: Float64) -> npt.NDArray[np.int32]:
     """Right labels as they are; in place of any other, one of the five others at random.
 
     Which emotion a clip is mistaken for is the speaker's own, and says nothing of the emotion of the clip. No label

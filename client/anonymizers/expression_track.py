@@ -19,13 +19,14 @@ import numpy as np
 from pydantic import Field
 
 from moretta.client.anonymizers.face_baselines import FaceAnonymizer, FaceOptions, Pictures
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import ClipError
 from moretta.shared.features.faces import CroppedClip, FaceCropper
 from moretta.shared.features.speaker_scale import PUBLIC_CLIPS, WIDEST, Measures, PublicMeasures, SpeakerScale
 from moretta.shared.models.head.expression import CHANNELS
 from moretta.shared.models.head.portrait import Portrait, PublicPerson
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import Array, Speaker, anonymizer
+from moretta.shared.release.anonymizer import Speaker, anonymizer
 from moretta.shared.study.options import Options
 from moretta.shared.study.schema import Study
 

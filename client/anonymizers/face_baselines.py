@@ -11,16 +11,16 @@ from typing import Any, ClassVar, Literal, Self
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array, UInt8
 from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.faces import CroppedClip, FaceCropper, check_frames
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import LEDGER_UNITS, Anonymizer, Array, Losses, Sizes, Speaker, anonymizer
+from moretta.shared.release.anonymizer import LEDGER_UNITS, Anonymizer, Losses, Sizes, Speaker, anonymizer
 from moretta.shared.study.options import Options
 from moretta.shared.study.schema import Study
 
-Pictures = npt.NDArray[np.uint8]
+Pictures = UInt8
 """[frames, side, side, 3], RGB."""
 SIDES = {"exact": 128, "small": 64}
 """Height and width in pixels of released faces, by the preset."""

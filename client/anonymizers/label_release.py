@@ -27,13 +27,14 @@ from moretta.client.anonymizers.emotion_labeler import (
 from moretta.client.anonymizers.planned_losses import OptionsT, PlannedAnonymizer
 from moretta.client.anonymizers.speaker_references import ClipDigest, Rows, clip_digest
 from moretta.client.anonymizers.voice_baselines import NOTHING
+from moretta.shared.core.array_types import Array, Float64
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.speaker_normalization import SpeakerRanks
 from moretta.shared.privacy.local_mechanisms import RandomizedResponse
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import LEDGER_UNITS, UNITS, Array, Losses, Sizes, Speaker
+from moretta.shared.release.anonymizer import LEDGER_UNITS, UNITS, Losses, Sizes, Speaker
 from moretta.shared.study.schema import Study
 
 _AMONG_OWN = (
@@ -110,7 +111,7 @@ class LabelRelease(PlannedAnonymizer[OptionsT]):
     def train_on_emotions(self, clips: Iterable[tuple[Speaker, Array, int]]) -> None:
         """Take each clip's label, and train each speaker's labeler on the site's other speakers. Raises StudyError: too
         few speakers or emotions at this site."""
-        found: dict[Speaker, list[tuple[npt.NDArray[np.float64], int]]] = defaultdict(list)
+        found: dict[Speaker, list[tuple[Float64, int]]] = defaultdict(list)
         for speaker, clip, emotion in clips:
             try:
                 places = self._places(speaker, clip)
@@ -170,7 +171,7 @@ class LabelRelease(PlannedAnonymizer[OptionsT]):
             self._measurements[digest] = self.measured(clip)
         return self._measurements[digest]
 
-    def _places(self, speaker: Speaker, clip: Array) -> npt.NDArray[np.float64]:
+    def _places(self, speaker: Speaker, clip: Array) -> Float64:
         """Ranks [1, n] among the speaker's clips, all of which count alike: secret weights, as `SpeakerReferences` has
         them, cost emotion, and hide how ranks add up, which no label shows."""
         if speaker not in self._known:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from moretta.client.anonymizers.expression_track import MeasuredFace, MeasuredOptions, NoiseSize
 from moretta.client.anonymizers.face_baselines import Pictures
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.features.landmarks import FaceMesh
@@ -20,7 +21,7 @@ from moretta.shared.features.speaker_scale import Measures
 from moretta.shared.models.drawn_landmarks import MESH_POINTS, normalized
 from moretta.shared.models.landmark_face import SIDE, LandmarkFace, LandmarkTask
 from moretta.shared.pretrained.cache import trained_arrays
-from moretta.shared.release.anonymizer import Array, Arrays, Notify, Speaker, anonymizer
+from moretta.shared.release.anonymizer import Arrays, Notify, Speaker, anonymizer
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
 

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from moretta.client.anonymizers.planned_losses import PlannedAnonymizer
 from moretta.client.anonymizers.voice_baselines import usable
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.mfcc import Frames, check_samples, mfcc_batch
@@ -18,7 +19,7 @@ from moretta.shared.features.public_speech import MfccOptions, PublicVoice
 from moretta.shared.features.voice_forms import FrameSample, as_waveform, fit_codebook, nearest
 from moretta.shared.privacy.local_mechanisms import LaplaceValues, values_per_unit
 from moretta.shared.privacy.noise import NoiseSource, bounded
-from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
+from moretta.shared.release.anonymizer import LEDGER_UNITS, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
 from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import Computable, Epsilon

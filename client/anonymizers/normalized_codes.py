@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from moretta.client.anonymizers.speaker_references import MeasuredClip, SpeakerReferences, clip_digest
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import ClipError
 from moretta.shared.features.mfcc import Audio
 from moretta.shared.features.prosodic_features import MEASUREMENTS
@@ -41,7 +40,7 @@ class NormalizedCodes:
         self._references.learn(measured, noise)
         self._scales.clear()
 
-    def noisy(self, samples: Audio, noise: NoiseSource, speaker: Speaker, *, sigma: float) -> npt.NDArray[Any]:
+    def noisy(self, samples: Audio, noise: NoiseSource, speaker: Speaker, *, sigma: float) -> Array:
         """[1, d], or [steps, d] in windows: codes with noise, on a grid that hides the low bits. Raises ClipError:
         reason `unknown-speaker`."""
         codes = self._scale(speaker)(measured_clip(samples, in_windows=self._in_windows))

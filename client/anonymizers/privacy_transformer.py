@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from moretta.client.anonymizers.voice_baselines import UnboundedVoice
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.workers import Pace, in_lines
 from moretta.shared.features.mfcc import check_samples
@@ -22,7 +23,7 @@ from moretta.shared.models.train_transformer import TransformerTask, UtteranceEn
 from moretta.shared.models.utterance_encoders import WIDTHS, Tier, encoder_of, encoder_rules, mini_hubert_of
 from moretta.shared.pretrained.speaker_encoders import HubertEncoder
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import Array, Arrays, Notify, Speaker, anonymizer
+from moretta.shared.release.anonymizer import Arrays, Notify, Speaker, anonymizer
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import StudyPath

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from moretta.client.anonymizers.planned_losses import PlannedAnonymizer
 from moretta.client.anonymizers.voice_baselines import NOTHING
+from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.prosodic_features import MEASUREMENTS
@@ -21,7 +21,7 @@ from moretta.shared.features.public_speech import PublicSpeechOptions
 from moretta.shared.features.speaker_code import MIN_SPREAD, measured_clip, measured_public_speech
 from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
 from moretta.shared.privacy.noise import NoiseSource, in_ball, on_grid
-from moretta.shared.release.anonymizer import UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
+from moretta.shared.release.anonymizer import UNITS, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
 from moretta.shared.study.public_arrays import Rules, scale_rules, taken
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import Delta, Epsilon
@@ -67,9 +67,7 @@ class ProsodyStatistics(PlannedAnonymizer[ProsodyOptions]):
     public_options = frozenset({"public_speech"})
     mechanism = "Gaussian on bounded prosody of a clip"
 
-    def __init__(
-        self, options: ProsodyOptions, center: npt.NDArray[np.float32], spread: npt.NDArray[np.float32]
-    ) -> None:
+    def __init__(self, options: ProsodyOptions, center: Float32, spread: Float32) -> None:
         super().__init__(options, "code")
         self.delta, self._gaussian = options.clip_delta, options.gaussian()
         self._center, self._spread = center, spread

@@ -18,6 +18,7 @@ from pydantic import Field
 from moretta.client.anonymizers.normalized_codes import NormalizedCodes
 from moretta.client.anonymizers.voice_baselines import UnboundedVoice, usable
 from moretta.client.anonymizers.word_prosody import WordProsody
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.features.mfcc import check_samples
@@ -28,7 +29,7 @@ from moretta.shared.features.world_voice import missing_world
 from moretta.shared.models.speech.make_voice_bank import make_voice_bank
 from moretta.shared.models.speech.voice_bank import VoiceBank
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import Array, Arrays, Notify, Speaker, anonymizer
+from moretta.shared.release.anonymizer import Arrays, Notify, Speaker, anonymizer
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
 

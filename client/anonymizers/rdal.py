@@ -12,13 +12,14 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from moretta.client.anonymizers.voice_baselines import UnboundedVoice
+from moretta.shared.core.array_types import Array
 from moretta.shared.features.public_speech import PublicSpeechOptions, public_speakers
 from moretta.shared.models.held_out_people import Attribute, people_without_part
 from moretta.shared.models.rdal import Rdal
 from moretta.shared.models.rdal_of_speech import BATCH, SEED, mel_rows, public_voice_mask, train_speech_code
 from moretta.shared.models.train_rdal import RdalTask
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import Array, Arrays, Notify, Speaker, anonymizer
+from moretta.shared.release.anonymizer import Arrays, Notify, Speaker, anonymizer
 from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
 

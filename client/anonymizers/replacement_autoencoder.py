@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from moretta.client.anonymizers.voice_baselines import UnboundedVoice
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.federated_encoder import SiteTrainedOptions, SiteTraining
 from moretta.shared.features.mfcc import check_samples
@@ -23,7 +24,7 @@ from moretta.shared.models.federated_replacement import ReplacementTraining
 from moretta.shared.models.replacement_autoencoder import LIMIT, SEXES, ReplacementAutoencoder
 from moretta.shared.models.train_replacement import SEED, ReplacementTask, train_replacement
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import Array, Arrays, Notify, Speaker, anonymizer
+from moretta.shared.release.anonymizer import Arrays, Notify, Speaker, anonymizer
 from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
 

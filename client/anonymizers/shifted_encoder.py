@@ -20,12 +20,13 @@ from moretta.client.anonymizers.autoencoder import (
     AutoencoderOptions,
     trained_on_drawn_faces,
 )
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.workers import Pace, in_lines
 from moretta.shared.models.autoencoder import autoencoder_arrays, load_autoencoder, save_autoencoder
 from moretta.shared.models.face_images import PICTURES_PER_PERSON, render_face_images
 from moretta.shared.models.shifted_encoder import Shift, ShiftTask, tune_encoder, tuning_steps
-from moretta.shared.release.anonymizer import Array, Arrays, Notify, anonymizer
+from moretta.shared.release.anonymizer import Arrays, Notify, anonymizer
 from moretta.shared.study.public_arrays import PUBLIC_SEED
 from moretta.shared.study.schema import Study
 

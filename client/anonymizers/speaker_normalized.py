@@ -19,6 +19,7 @@ from moretta.client.anonymizers.normalized_codes import NormalizedCodes
 from moretta.client.anonymizers.planned_losses import PlannedAnonymizer
 from moretta.client.anonymizers.speaker_references import Rows
 from moretta.client.anonymizers.voice_baselines import NOTHING, usable
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import PrivacyStatement
@@ -31,17 +32,7 @@ from moretta.shared.features.voice_forms import nearest
 from moretta.shared.privacy.accounting import training_statements
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import (
-    LEDGER_UNITS,
-    Array,
-    Arrays,
-    Losses,
-    Notify,
-    Sizes,
-    Speaker,
-    anonymizer,
-    no_bound,
-)
+from moretta.shared.release.anonymizer import LEDGER_UNITS, Arrays, Losses, Notify, Sizes, Speaker, anonymizer, no_bound
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
 

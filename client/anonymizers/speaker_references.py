@@ -12,21 +12,21 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from moretta.shared.core.array_types import Array, Float32, Float64
 from moretta.shared.core.atomic import private_folder, write_atomic
 from moretta.shared.core.errors import HomeError
 from moretta.shared.features.speaker_code import CodeReference, SpeakerCode
-from moretta.shared.features.speaker_normalization import Floats, secret_shift, secret_weights
+from moretta.shared.features.speaker_normalization import secret_shift, secret_weights
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import Array, Speaker
+from moretta.shared.release.anonymizer import Speaker
 
-Rows = npt.NDArray[np.float32]
+Rows = Float32
 ClipDigest = bytes
 MeasuredClip = tuple[ClipDigest, Rows]
 """Which clip it is, and its measurements, [1, n] or [steps, n]."""
@@ -37,7 +37,7 @@ class _Secrets(NamedTuple):
     """Secrets of one speaker."""
 
     weights: dict[ClipDigest, float]
-    normals: Floats
+    normals: Float64
 
 
 def clip_digest(samples: Array) -> ClipDigest:
@@ -70,9 +70,9 @@ class Reference:
 
     values: Rows
     """[rows, n]: one row for each clip, or for each of its steps."""
-    weights: Floats
+    weights: Float64
     """[rows], secret, positive. The rows of a clip share its weight, and no two clips have the same."""
-    normals: Floats
+    normals: Float64
     """[n], secret, drawn once: `secret_shift` makes the person's own shift of them."""
 
     def scale(self, code: SpeakerCode) -> CodeReference:
@@ -119,7 +119,7 @@ class SpeakerReferences:
 
 
 def _write(path: Path, secrets: Mapping[Speaker, _Secrets]) -> None:
-    arrays: dict[str, npt.NDArray[Any]] = {}
+    arrays: dict[str, Array] = {}
     for number, own in enumerate(secrets.values()):
         arrays[f"{number}/clips"] = np.frombuffer(b"".join(own.weights), np.uint8).reshape(-1, _DIGEST_BYTES)
         arrays[f"{number}/weights"] = np.array(list(own.weights.values()))

@@ -18,6 +18,7 @@ from moretta.client.anonymizers.emotion_labeler import EmotionLabeler
 from moretta.client.anonymizers.expression_track import RELEASED
 from moretta.client.anonymizers.label_release import LabelRelease, check_classes, label_losses
 from moretta.client.anonymizers.speaker_references import Rows
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import ClipError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.reproducibility import derive
@@ -29,7 +30,7 @@ from moretta.shared.models.head.portrait import PublicPerson
 from moretta.shared.models.translated_face import SIDE, TranslationTask, portraits, public_clips, trained_translator
 from moretta.shared.pretrained.cache import trained_arrays
 from moretta.shared.privacy.local_mechanisms import RandomizedResponse
-from moretta.shared.release.anonymizer import Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
+from moretta.shared.release.anonymizer import Arrays, Losses, Notify, Sizes, Speaker, anonymizer
 from moretta.shared.study.options import Options
 from moretta.shared.study.public_arrays import LEAST_SPREAD, PUBLIC_SEED, Rule, Rules, taken
 from moretta.shared.study.schema import Study

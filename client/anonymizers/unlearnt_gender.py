@@ -18,6 +18,7 @@ from pydantic import Field
 
 from moretta.client.anonymizers.face_baselines import FaceAnonymizer
 from moretta.client.anonymizers.voice_baselines import UnboundedVoice
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.terms import Modality, PrivacyStatement
 from moretta.shared.data.clips import Clip
@@ -32,7 +33,7 @@ from moretta.shared.models.unlearnt_gender import SIDE, UnlearntEmbedding
 from moretta.shared.models.unlearnt_inputs import PublicClips, face_input, public_clips, voice_input
 from moretta.shared.privacy.accounting import training_statements
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import Anonymizer, Array, Arrays, Notify, Sizes, Speaker, anonymizer
+from moretta.shared.release.anonymizer import Anonymizer, Arrays, Notify, Sizes, Speaker, anonymizer
 from moretta.shared.study.options import SiteTrainingPlan
 from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study

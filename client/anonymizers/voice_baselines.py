@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from moretta.client.anonymizers.planned_losses import OptionsT, PlannedAnonymizer
+from moretta.shared.core.array_types import Array, Float64
 from moretta.shared.core.terms import CODEBOOK_FORMS, PrivacyStatement
 from moretta.shared.features.mfcc import MELS, Audio, Frames, check_samples, mfcc
 from moretta.shared.features.public_speech import MfccOptions, PublicVoice
@@ -23,7 +23,6 @@ from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import (
     LEDGER_UNITS,
     UNITS,
-    Array,
     Arrays,
     Losses,
     Notify,
@@ -44,8 +43,6 @@ FRAMES = 260
 _BAND_LOG_ENERGY = -2.0  # steady noise, some 40 dB above the quietest that MFCC can show
 _MAX_POLE_RADIUS = 0.995  # rounding can push a pole of pure tones onto the unit circle, where synthesis diverges
 _WHITE_NOISE = 1e-9  # relative; keeps the normal equations of silence and pure tones solvable
-
-Floats = npt.NDArray[np.float64]
 
 
 def usable(clips: Iterable[tuple[Speaker, Array]]) -> Iterator[tuple[Speaker, Audio]]:
@@ -203,7 +200,7 @@ class McAdams(NoiselessVoice):
         return {"alpha": ALPHA, "order": ORDER, **super().parameters()}
 
 
-def move_formants(samples: npt.NDArray[Any], alpha: float) -> Audio:
+def move_formants(samples: Array, alpha: float) -> Audio:
     """Transform speech frame by frame: linear prediction, poles moved, the same excitation filtered again.
 
     Args:
@@ -231,7 +228,7 @@ def move_formants(samples: npt.NDArray[Any], alpha: float) -> Audio:
     return np.asarray(np.clip(gain * out, -1, 1), np.float32)
 
 
-def linear_prediction(frames: Floats) -> Floats:
+def linear_prediction(frames: Float64) -> Float64:
     """Prediction error filters of [frames, samples] by the autocorrelation method.
 
     Returns:
@@ -246,7 +243,7 @@ def linear_prediction(frames: Floats) -> Floats:
     return np.concatenate([np.ones((len(frames), 1)), -predictors], axis=1)
 
 
-def move_poles(filters: Floats, alpha: float) -> Floats:
+def move_poles(filters: Float64, alpha: float) -> Float64:
     """Filters [frames, order + 1] whose complex poles have the angle phi ** alpha in place of phi; real poles stay."""
     order = filters.shape[1] - 1
     companions = np.zeros((len(filters), order, order))

@@ -19,9 +19,10 @@ from moretta.client.accounting.planning import TrainingPlan
 from moretta.client.clips.provenance import Provenance, check_unchanged
 from moretta.client.clips.site_clips import site_corpus
 from moretta.client.settings import SiteSettings
-from moretta.client.training.data import Array, numbered, of_released
+from moretta.client.training.data import numbered, of_released
 from moretta.client.training.dp_sgd import Noiseless, Randomness, SeededRandomness, TrainingExamples, private_steps
 from moretta.client.training.rounds import RoundRequest, StoredResponse
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.device import resolve_device
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.core.labels import SpeakerId

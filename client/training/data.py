@@ -9,16 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from moretta.client.accounting.account import Cohort, cohorts_of
 from moretta.client.accounting.ledger import opened
 from moretta.client.accounting.planning import cohorts
 from moretta.client.settings import SiteSettings
+from moretta.shared.core.array_types import Array, Bool, Float32, Int64
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.terms import Modality
@@ -31,7 +30,6 @@ from moretta.shared.release.release_format import STATEMENT_FILE
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import ModelKind
 
-Array = npt.NDArray[Any]
 Models = Mapping[Modality, Weights]
 CODE_KIND = "code"
 """Ledger entries of the training of a federated code."""
@@ -43,8 +41,8 @@ SCALE_FILE = "public.safetensors"
 class TrainingSet:
     """Model inputs of released clips: float32 [clips, ...], class indices int64 [clips], and the site's pseudonyms."""
 
-    features: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
+    features: Float32
+    labels: Int64
     speakers: tuple[str, ...]
     clips: tuple[str, ...]
 
@@ -56,18 +54,18 @@ class TrainingSet:
         """Speakers and clips."""
         return Cohort.of(zip(self.speakers, self.clips, strict=True))
 
-    def owners(self, unit: str) -> npt.NDArray[np.int64]:
+    def owners(self, unit: str) -> Int64:
         """int64 [clips]: the number of the unit that each clip belongs to."""
         return np.arange(len(self)) if unit == "clip" else numbered(self.speakers)
 
-    def chosen(self, keep: npt.NDArray[np.bool_]) -> TrainingSet:
+    def chosen(self, keep: Bool) -> TrainingSet:
         """The clips where `keep`, bool [clips], is true."""
         kept = np.flatnonzero(keep)
         speakers, clips = (tuple(names[i] for i in kept) for names in (self.speakers, self.clips))
         return TrainingSet(self.features[keep], self.labels[keep], speakers, clips)
 
 
-def numbered(names: Sequence[str]) -> npt.NDArray[np.int64]:
+def numbered(names: Sequence[str]) -> Int64:
     """int64: each name's place among the sorted different names."""
     return np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
 
@@ -127,7 +125,7 @@ def held_out(settings: SiteSettings, study: Study, folder: Path | None = None) -
     return of_released(settings, study, frozenset(settings.names(study).as_own(released, opened(settings.ledger))))
 
 
-def held_out_mask(settings: SiteSettings, study: Study, speakers: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+def held_out_mask(settings: SiteSettings, study: Study, speakers: tuple[str, ...]) -> Bool:
     """True for clips of speakers who are held out of training: bool [clips]."""
     chosen = held_out(settings, study)
     return np.array([speaker in chosen for speaker in speakers], bool)

@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from moretta.client.accounting.planning import TrainingPlan
 from moretta.client.training.example_gradients import ExampleGradients, Losses
+from moretta.shared.core.array_types import Int64
 from moretta.shared.models.adversaries import cross_entropies
 from moretta.shared.models.emotion import Standardise
 from moretta.shared.models.optimizers import make_optimizer
@@ -41,7 +40,7 @@ class TrainingExamples:
     """[clips, ...]"""
     labels: torch.Tensor
     """int64 [clips]; or [clips, ...], what else the loss compares with."""
-    owners: npt.NDArray[np.int64]
+    owners: Int64
     """[clips]: the unit that each clip belongs to, counted from 0."""
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from moretta.client.settings import SiteSettings
 from moretta.client.training.data import held_out_mask, released_features
+from moretta.shared.core.array_types import Float32, Int64
 from moretta.shared.core.labels import original_columns
 from moretta.shared.core.terms import Modality
 from moretta.shared.models.emotion import checked_weights, study_model
@@ -18,7 +18,7 @@ from moretta.shared.models.reliability import reliability_counts
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import ModelKind
 
-Counts = dict[str, npt.NDArray[np.int64]]
+Counts = dict[str, Int64]
 """Pseudonymous speaker -> confusion counts [true, predicted]."""
 
 
@@ -27,7 +27,7 @@ class Evaluation(NamedTuple):
 
     counts: dict[str, Counts]
     """Also by output suffixed `/3`: on the classes of the original study alone, if the study has them."""
-    reliability: dict[str, npt.NDArray[np.int64]]
+    reliability: dict[str, Int64]
     """Counts of all clips together by output, see `reliability_counts`."""
 
 
@@ -35,7 +35,7 @@ def evaluate_site(settings: SiteSettings, study: Study, models: Mapping[ModelKin
     """Test `voice`, `face`, `fused` and `learned`, as `outputs_of` has them, on this site's held-out clips."""
     for kind, weights in models.items():  # by themselves, before a clip is looked at
         checked_weights(study_model(study, kind), weights)
-    inputs: dict[Modality, tuple[list[str], npt.NDArray[np.float32]]] = {}
+    inputs: dict[Modality, tuple[list[str], Float32]] = {}
     truth: dict[str, tuple[str, int]] = {}  # whose a clip is, and its class
     for modality in study.modalities:
         if modality not in models:
@@ -48,7 +48,7 @@ def evaluate_site(settings: SiteSettings, study: Study, models: Mapping[ModelKin
             truth |= {data.clips[i]: (named(data.speakers[i]), int(data.labels[i])) for i in rows}
     outputs = outputs_of(study, models, inputs)
     counts: dict[str, Counts] = {}
-    reliability: dict[str, npt.NDArray[np.int64]] = {}
+    reliability: dict[str, Int64] = {}
     for output, rows_of in outputs.items():
         counts[output] = _count(rows_of, truth, tuple(range(len(study.classes))))
         if three := original_columns(study.classes):

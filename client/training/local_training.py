@@ -14,9 +14,10 @@ from moretta.client.accounting.account import UNITS, Cohort, Loss, Unit, losses_
 from moretta.client.accounting.budget import DP_SGD_KIND, SiteBudget, levels, spent
 from moretta.client.accounting.planning import plan_training
 from moretta.client.settings import SiteSettings
-from moretta.client.training.data import Array, TrainingSet, fusion_set, training_set, whole_cohorts
+from moretta.client.training.data import TrainingSet, fusion_set, training_set, whole_cohorts
 from moretta.client.training.dp_sgd import Randomness, SeededRandomness, TrainingExamples, private_steps
 from moretta.client.training.rounds import Metrics, RoundRequest, StoredResponse
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.device import resolve_device
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.models.emotion import EmotionModel, checked_weights, study_model, trained_names

@@ -19,7 +19,8 @@ from safetensors.numpy import save
 
 from moretta.client.accounting.budget import DP_SGD_KIND
 from moretta.client.settings import SiteSettings
-from moretta.client.training.data import CODE_KIND, Array, Models
+from moretta.client.training.data import CODE_KIND, Models
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.atomic import locked, private_folder, write_atomic
 from moretta.shared.messages import wire
 from moretta.shared.study.schema import Study

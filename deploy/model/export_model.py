@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -18,7 +17,7 @@ from moretta.server.stages.run import Run
 from moretta.server.stages.state import load_state
 from moretta.shared.audit.report.report_file import load_report
 from moretta.shared.audit.report.report_schema import EmotionResults, PrivacyRow
-from moretta.shared.core.array_types import Array
+from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.terms import Modality
 from moretta.shared.models.emotion import study_model
@@ -142,7 +141,7 @@ def _size(row: PrivacyRow) -> float:
 def held_out_outputs(run: Run, models: Mapping[ModelKind, Mapping[str, Array]]) -> tuple[dict[str, Rows], Labels]:
     """Predictions of the models for the releases of held-out people, by output; and each clip's class and person."""
     study, held_out = run.context.study, run.releases.held_out(run.context.plan)
-    inputs: dict[Modality, tuple[list[str], npt.NDArray[np.float32]]] = {}
+    inputs: dict[Modality, tuple[list[str], Float32]] = {}
     truth: Labels = {}
     for modality in study.modalities:
         if modality not in models:

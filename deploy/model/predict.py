@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from moretta.client.clips.release import BATCH_CLIPS, Outgoing, outgoing_parts
 from moretta.client.settings import SiteSettings
 from moretta.deploy.model.delivered_model import DeliveredModel
 from moretta.server.stages.statement_checks import check_statement
+from moretta.shared.core.array_types import Float32
 from moretta.shared.core.errors import ClipError, CorpusError, ReleaseError, StudyError
 from moretta.shared.core.terms import Modality
 from moretta.shared.core.workers import limit_threads
@@ -62,7 +62,7 @@ class Predictions:
         return [clip for clip in self.problems if clip not in known]
 
 
-_Inputs = dict[Modality, tuple[list[str], list[npt.NDArray[np.float32]]]]
+_Inputs = dict[Modality, tuple[list[str], list[Float32]]]
 
 
 def predict(

@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
 
 from moretta.client.clips.release import make_release
 from moretta.client.settings import SiteSettings
 from moretta.deploy.runtime.planning import check_names, without_missing
 from moretta.deploy.runtime.run_folder import Notify, prepare_folder
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.terms import Modality
@@ -120,7 +118,7 @@ def write_media(release: Release, folder: Path, *, fps: float, inverted: bool = 
     for left in folder.glob(".*"):  # of a call that was killed
         left.unlink()
 
-    def shown(modality: Modality) -> Iterator[tuple[ReleasedClip, npt.NDArray[Any], str]]:
+    def shown(modality: Modality) -> Iterator[tuple[ReleasedClip, Array, str]]:
         of = release.anonymizer(modality)
         if of is not None and (of.form in _MADE_OF or (inverted and not is_code(of.form))):
             yield from ((clip, array, of.form) for clip, array in release.arrays(modality))

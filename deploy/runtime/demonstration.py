@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from moretta.deploy.runtime.planning import plan_simulation
 from moretta.deploy.runtime.run_folder import Notify, Outcome, prepare_folder
 from moretta.deploy.runtime.simulation import SimulationProcess
-from moretta.deploy.site.review_media import Array, data_address, original_pictures, original_sound, pictures, png, wav
+from moretta.deploy.site.review_media import data_address, original_pictures, original_sound, pictures, png, wav
 from moretta.shared.audit.report.demo_page import ComparedStudy, ShownClip, ShownForm, render_demo
 from moretta.shared.audit.report.report_file import load_report
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ExitCode
 from moretta.shared.data.reader import SYNTHETIC_MARKER, read_corpus

@@ -12,8 +12,8 @@ from starlette.responses import FileResponse, Response
 from moretta.deploy.site import review_media
 from moretta.deploy.site.review import Review
 from moretta.deploy.site.review_choice import SiteClip
-from moretta.deploy.site.review_media import Array
 from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.terms import MODALITIES, Modality

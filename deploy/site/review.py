@@ -17,7 +17,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
@@ -33,6 +32,7 @@ from moretta.deploy.runtime.planning import check_names, without_missing
 from moretta.deploy.runtime.run_folder import Notify, prepare_folder
 from moretta.deploy.site.approvals import attack_lines
 from moretta.deploy.site.review_media import data_address, original_pictures, original_sound, pictures, png, wav
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import HomeError
 from moretta.shared.core.printable import shown
@@ -45,7 +45,7 @@ from moretta.shared.study.schema import Study
 
 PAGE = "review.html"
 KEY_FILE = "pseudonym.key"
-Arrays = dict[str, npt.NDArray[Any]]
+Arrays = dict[str, Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ def _before_and_after(review: Review, clip: ReleasedClip, media: Path) -> dict[s
     }
 
 
-def _pictures(frames: npt.NDArray[Any] | None) -> list[str]:
+def _pictures(frames: Array | None) -> list[str]:
     return [data_address("image/png", png(picture)) for picture in pictures(frames)]
 
 

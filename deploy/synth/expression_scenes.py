@@ -13,8 +13,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array, Float32, Float64, Int64, UInt8
 from moretta.shared.features.face_track import PLACES, similarity
 from moretta.shared.models.expression_nets import FACE_SIDE, POINT_SIDE
 from moretta.shared.models.head.expression import ACTIONS, CHANNELS, channel_targets
@@ -30,8 +30,6 @@ _GAZE = (0.2, 0.12)
 _POINTS = 6
 """The five of `face_track.SKULL`, with both corners of the lips in place of their middle."""
 
-Floats = npt.NDArray[np.float32]
-
 
 @dataclass(frozen=True, slots=True)
 class Scenes:
@@ -44,10 +42,10 @@ class Scenes:
         people: seed of each picture's person, [N].
     """
 
-    pictures: npt.NDArray[np.uint8]
-    values: Floats
-    points: Floats
-    people: npt.NDArray[np.int64]
+    pictures: UInt8
+    values: Float32
+    points: Float32
+    people: Int64
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -66,7 +64,7 @@ def draw_scenes(first: int, people: int, each: int, *, step: Callable[[], None] 
     return Scenes(pictures, values, five_points(points), np.repeat(np.arange(first, first + people), each))
 
 
-def five_points(six: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def five_points(six: Array) -> Array:
     """The five of `face_track.SKULL`, [..., 5, 2], of those that `skull_points` gives, [..., 6, 2]."""
     lips = (six[..., 3, :] + six[..., 4, :]) / 2
     return np.stack([*np.moveaxis(six, -2, 0)[:3], lips, six[..., 5, :]], axis=-2)
@@ -76,7 +74,7 @@ _NUISANCES = 3
 """Shape targets besides the channels' that move a little in every picture."""
 
 
-def random_actions(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def random_actions(rng: np.random.Generator) -> Float64:
     """Values of the actions, [actions]: some at rest, none that a face cannot do together with the others."""
     column = {name: number for number, name in enumerate(ACTIONS)}
     values = np.zeros(len(ACTIONS))
@@ -95,7 +93,7 @@ def random_actions(rng: np.random.Generator) -> npt.NDArray[np.float64]:
     return values
 
 
-def loosely(actions: npt.NDArray[np.float64], rng: np.random.Generator) -> dict[str, float]:
+def loosely(actions: Float64, rng: np.random.Generator) -> dict[str, float]:
     """Weights of shape targets: no two people, and no two sides of a face, do the same in quite the same way."""
     weights: dict[str, float] = {}
     for value, targets in zip(actions, channel_targets(), strict=True):
@@ -109,7 +107,7 @@ def loosely(actions: npt.NDArray[np.float64], rng: np.random.Generator) -> dict[
     return weights
 
 
-def random_moment(rng: np.random.Generator) -> tuple[npt.NDArray[np.float64], dict[str, float], View]:
+def random_moment(rng: np.random.Generator) -> tuple[Float64, dict[str, float], View]:
     """Values of the actions, [actions], what they do to shape targets, and from where the face is seen."""
     actions = random_actions(rng)
     weights = loosely(actions, rng)
@@ -119,7 +117,7 @@ def random_moment(rng: np.random.Generator) -> tuple[npt.NDArray[np.float64], di
     return actions, weights, View((yaw, pitch, roll), light, gaze)
 
 
-def _one_of(values: npt.NDArray[Any], first: int, second: int, chance: float, rng: np.random.Generator) -> None:
+def _one_of(values: Array, first: int, second: int, chance: float, rng: np.random.Generator) -> None:
     """Mostly only one of two movements that work against each other."""
     if values[first] > 0 and values[second] > 0 and (chance == 1 or rng.random() < chance):
         values[rng.choice([first, second])] = 0
@@ -131,7 +129,7 @@ def _nuisances() -> tuple[str, ...]:
     return tuple(t for t in load_asset().targets if t.startswith("face/") and not any(word in t for word in left_out))
 
 
-def _scene(person: FaceIdentity, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], Floats, Floats]:
+def _scene(person: FaceIdentity, rng: np.random.Generator) -> tuple[UInt8, Float32, Float32]:
     actions, weights, view = random_moment(rng)
     frame = draw(person, weights, view, width=WIDTH, height=HEIGHT, supersample=1, rng=rng)
     places = skull_points(person, view, WIDTH, HEIGHT)
@@ -144,7 +142,7 @@ def _scene(person: FaceIdentity, rng: np.random.Generator) -> tuple[npt.NDArray[
     return picture, np.array([*actions, *view.gaze], np.float32), places @ matrix[:, :2].T + matrix[:, 2]
 
 
-def skull_points(person: FaceIdentity, view: View, width: int, height: int) -> npt.NDArray[Any]:
+def skull_points(person: FaceIdentity, view: View, width: int, height: int) -> Array:
     """Eyes, nose, corners of the lips and chin of the face at rest in this pose, in pixels of a frame, [6, 2]."""
     places = screen_places(posed(person, {}, view.pose), width, height)
     left, right = load_asset().eye_rows
@@ -162,7 +160,7 @@ def _vertices() -> tuple[int, int, int, int]:
     return int(nose), int(lips[across[lips].argmax()]), int(lips[across[lips].argmin()]), int(chin)
 
 
-Picture = npt.NDArray[np.uint8]
+Picture = UInt8
 EYES_APART = 0.616
 """Distance of the eyes of an average skull, in decimetres."""
 _TURN = 10.0  # degrees, standard deviation, by which boxes are turned against faces
@@ -170,7 +168,7 @@ _BOX = (1.75, 3.1)  # decimetres of a box's side
 _LEFT_RIGHT = [1, 0, 2, 3, 4]  # the points of a mirrored face
 
 
-def boxed(scenes: Scenes, row: int, rng: np.random.Generator) -> tuple[Picture, npt.NDArray[Any], float]:
+def boxed(scenes: Scenes, row: int, rng: np.random.Generator) -> tuple[Picture, Array, float]:
     """A face in a detector's box.
 
     Returns:
@@ -256,6 +254,6 @@ _SPOILERS: tuple[tuple[float, Callable[[Any, np.random.Generator], Any]], ...] =
 )  # fmt: skip
 
 
-def _warped(picture: Picture, matrix: npt.NDArray[Any], side: int) -> Picture:
+def _warped(picture: Picture, matrix: Array, side: int) -> Picture:
     warped = cv2.warpAffine(picture, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(warped, np.uint8)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from moretta.deploy.synth.expression_scenes import five_points, poorly_taken, random_moment, skull_points
+from moretta.shared.core.array_types import Array, Float32, UInt8
 from moretta.shared.core.workers import map_files
 from moretta.shared.features.face_track import SKULL, aligned, similarity
 from moretta.shared.models.expression_nets import standardised
@@ -37,10 +36,10 @@ class LandmarkScenes:
         values: of each channel, float32 [N, channels].
     """
 
-    pictures: npt.NDArray[np.uint8]
-    places: npt.NDArray[np.float32]
-    skull: npt.NDArray[np.float32]
-    values: npt.NDArray[np.float32]
+    pictures: UInt8
+    places: Float32
+    skull: Float32
+    values: Float32
 
 
 def draw_scenes(first: int, people: int, each: int = EACH, *, workers: int | None = 1) -> LandmarkScenes:
@@ -51,19 +50,17 @@ def draw_scenes(first: int, people: int, each: int = EACH, *, workers: int | Non
     return LandmarkScenes(np.stack(pictures), *(np.stack(part).astype(np.float32) for part in rest))
 
 
-def batch(
-    scenes: LandmarkScenes, rows: npt.NDArray[Any], rng: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(scenes: LandmarkScenes, rows: Array, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Crops [N, 1, 112, 112] for the network, and their points [N, points, 2] in decimetres from between the eyes."""
     samples = [sample(scenes, int(row), rng) for row in rows]
     pictures, places = zip(*samples, strict=True)
     return standardised(np.stack(pictures)), torch.from_numpy(np.stack(places).astype(np.float32))
 
 
-def _person(job: tuple[int, int]) -> list[tuple[npt.NDArray[Any], ...]]:
+def _person(job: tuple[int, int]) -> list[tuple[Array, ...]]:
     seed, each = job
     rng, person = np.random.default_rng([seed, 78]), make_identity(seed)
-    drawn: list[tuple[npt.NDArray[Any], ...]] = []
+    drawn: list[tuple[Array, ...]] = []
     left = (WIDTH - HEIGHT) // 2
     for _ in range(each):
         actions, weights, view = random_moment(rng)
@@ -75,7 +72,7 @@ def _person(job: tuple[int, int]) -> list[tuple[npt.NDArray[Any], ...]]:
     return drawn
 
 
-def misaligned(scenes: LandmarkScenes, row: int, rng: np.random.Generator, wider: float = 1.0) -> npt.NDArray[Any]:
+def misaligned(scenes: LandmarkScenes, row: int, rng: np.random.Generator, wider: float = 1.0) -> Array:
     """The matrix [2, 3] that lays a face where all faces are, by points that were found not quite exactly."""
     skull = scenes.skull[row].astype(np.float64)
     aside = rng.normal(0, MISALIGNED, skull.shape) + rng.normal(0, SHIFTED, 2)
@@ -83,14 +80,12 @@ def misaligned(scenes: LandmarkScenes, row: int, rng: np.random.Generator, wider
     return similarity(found, PIXELS_PER_DECIMETRE * SKULL + EYES)
 
 
-def in_face(places: npt.NDArray[Any], matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def in_face(places: Array, matrix: Array) -> Array:
     """Points of a picture, [n, 2], in decimetres of the aligned face."""
     return np.asarray((places @ matrix[:, :2].T + matrix[:, 2] - EYES) / PIXELS_PER_DECIMETRE)
 
 
-def sample(
-    scenes: LandmarkScenes, row: int, rng: np.random.Generator, *, spoilt: bool = True
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+def sample(scenes: LandmarkScenes, row: int, rng: np.random.Generator, *, spoilt: bool = True) -> tuple[UInt8, Array]:
     """An aligned face [112, 112], found not quite exactly, and its points in decimetres."""
     matrix = misaligned(scenes, row, rng)
     picture = aligned(scenes.pictures[row], matrix, SIDE)

@@ -21,10 +21,11 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from moretta.server.aggregation.checked_strategy import Weights, WrappedStrategy, bare_reply
+from moretta.shared.core.array_types import Float64
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages import wire
 from moretta.shared.privacy.noise import NoiseSource, on_grid
-from moretta.shared.privacy.site_updates import Floats, SitePlan, changed, clipped_change, mean_sensitivity
+from moretta.shared.privacy.site_updates import SitePlan, changed, clipped_change, mean_sensitivity
 
 
 @dataclass
@@ -69,14 +70,14 @@ class SiteLevelMean(WrappedStrategy):
                 fix="wait for more sites, or lower min_sites in [aggregation], which adds noise",
             )
         norm = self.plan.clipping_norm if self.noise is not None else float("inf")
-        total: dict[str, Floats] = {name: np.zeros(sent[name].shape) for name in sorted(self.trained)}
+        total: dict[str, Float64] = {name: np.zeros(sent[name].shape) for name in sorted(self.trained)}
         for site in sorted(updates):  # a sum of floating-point numbers depends on its order
             for name, array in clipped_change(sent, updates[site], trained=self.trained, norm=norm).items():
                 total[name] += array
         share = mean_sensitivity([1.0] * len(updates), 1.0)
         return changed(sent, {name: array * share for name, array in self._with_noise(number, total).items()})
 
-    def _with_noise(self, number: int, total: dict[str, Floats]) -> Mapping[str, Floats]:
+    def _with_noise(self, number: int, total: dict[str, Float64]) -> Mapping[str, Float64]:
         if self.noise is None:  # what is finer than the grid comes of single weights that were rounded to float32
             return {name: on_grid(array, self.plan.share).astype(np.float64) for name, array in total.items()}
         source, sigma = self.noise(number), self.plan.sigma

@@ -9,9 +9,8 @@ then no figure counts.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from moretta.shared.core.array_types import Array, Bool
+from moretta.shared.core.array_types import Array, Bool, Float64, Int64
 
 LARGEST_RATIO = 4.0
 """Largest ratio of a person's typical distance from the middle to that of people in general, in one value."""
@@ -31,7 +30,7 @@ FEWEST_PEOPLE = 4
 """Fewest people among whom outlying ones can be found."""
 
 
-def outlying(values: Array, labels: npt.NDArray[np.int64]) -> Bool:
+def outlying(values: Array, labels: Int64) -> Bool:
     """Which people lie far outside: typically, or with a single clip. All of them, where people are of two kinds.
 
     A person's typical distance in a value is the median over the person's clips, from the middle of all people, so that
@@ -65,6 +64,6 @@ def outlying(values: Array, labels: npt.NDArray[np.int64]) -> Bool:
     return np.asarray(beyond | np.array(single))
 
 
-def _quantile(rows: npt.NDArray[np.float64], place: float) -> npt.NDArray[np.float64]:
+def _quantile(rows: Float64, place: float) -> Float64:
     """Quantile over the first axis: an existing value, and no mean of two, since one of these may be infinite."""
     return np.asarray(np.quantile(rows, place, axis=0, method="lower"), np.float64)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from moretta.shared.core.array_types import UInt8
 from moretta.shared.core.errors import ClipError
 
-Frame = npt.NDArray[np.uint8]
+Frame = UInt8
 """[height, width, 3], RGB."""
 
 MAX_SECONDS = 600.0

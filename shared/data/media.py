@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from moretta.shared.core.array_types import Float32
 from moretta.shared.core.atomic import atomic_path, write_atomic
 from moretta.shared.core.errors import ClipError
 from moretta.shared.data.decoding import (
@@ -50,7 +50,7 @@ _UNKNOWN_SIZES = (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000)
 _FLV_AUDIO_RATE = 22_050  # FLV's header knows 11,025, 22,050 and 44,100 Hz only
 _CLOCK_SECONDS = 0.002  # FLV rounds the time of a frame to milliseconds
 
-Audio = NDArray[np.float32]
+Audio = Float32
 
 
 def read_audio(path: Path) -> Audio:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from moretta.shared.core.array_types import Array, UInt8
 from moretta.shared.core.errors import ClipError
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.decoding import open_container, picture_stream, reading, whole_packets
@@ -27,7 +27,6 @@ MOST_BYTES = 2 << 30
 """Most bytes of all clips that a `ClipStore` keeps; further clips are decoded again."""
 
 Kind = Literal["sound", "pictures"]
-Array = NDArray[Any]
 
 
 def sound_file(clip: Clip) -> Path | None:
@@ -51,7 +50,7 @@ def read_sound(clip: Clip) -> Audio | None:
     return read_audio(path)
 
 
-def read_pictures(clip: Clip, *, fps: float) -> NDArray[np.uint8] | None:
+def read_pictures(clip: Clip, *, fps: float) -> UInt8 | None:
     """[frames, height, width, 3] of RGB; None if it has no video. Errors: see `read_frames` and `check_length`."""
     if clip.video is None:
         return None

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array, Float64, UInt8
 from moretta.shared.features.face_track import (
     SKULL,
     Points,
@@ -44,8 +43,8 @@ _PLACES = PIXELS_PER_DECIMETRE * SKULL + EYES
 class FoundPoints:
     """Points of the head model in pixels of a crop: `places` [frames, points, 2], `sigma` [frames, points]."""
 
-    places: npt.NDArray[np.float64]
-    sigma: npt.NDArray[np.float64]
+    places: Float64
+    sigma: Float64
 
 
 @dataclass(frozen=True)
@@ -64,18 +63,18 @@ class LandmarkReader:
     net: LandmarkNet
     model: HeadModel
     factor: float
-    skull: npt.NDArray[np.float64]
+    skull: Float64
 
-    def __call__(self, pictures: npt.NDArray[np.uint8]) -> Track:
+    def __call__(self, pictures: UInt8) -> Track:
         """Expression channels of the crops of one clip, uint8 [frames, side, side, 3] RGB, of any side."""
         return np.asarray(self.fit(pictures).channels, np.float32)
 
-    def fit(self, pictures: npt.NDArray[np.uint8], *, steadiness: float = STEADINESS) -> FittedHead:
+    def fit(self, pictures: UInt8, *, steadiness: float = STEADINESS) -> FittedHead:
         """The head of one person in crops [frames, side, side, 3]; for `steadiness` see `fit_head`."""
         found = self.find(pictures, follow=np.isfinite(steadiness))
         return fit_head(self.model, found.places, found.sigma, steadiness=steadiness)
 
-    def find(self, pictures: npt.NDArray[np.uint8], *, follow: bool = True) -> FoundPoints:
+    def find(self, pictures: UInt8, *, follow: bool = True) -> FoundPoints:
         """The points of crops [frames, side, side, 3], which `follow` one another or do not."""
         grey = grey_of(pictures)
         skull = self.stage.find_points(grey)
@@ -83,7 +82,7 @@ class LandmarkReader:
             skull = self._look(grey, steady(skull) if follow else skull)[1]
         return self._look(grey, steady(skull) if follow else skull)[0]
 
-    def _look(self, grey: npt.NDArray[np.uint8], skull: Points) -> tuple[FoundPoints, Points]:
+    def _look(self, grey: UInt8, skull: Points) -> tuple[FoundPoints, Points]:
         """Landmarks of faces that were aligned by these points of the skull, and a better guess of these."""
         matrices = np.stack([similarity(own, _PLACES) for own in skull])  # [frames, 2, 3]
         faces = np.stack([aligned(picture, own, SIDE) for picture, own in zip(grey, matrices, strict=True)])
@@ -95,7 +94,7 @@ class LandmarkReader:
         flat = np.hstack([np.ones((len(places), 1)), places.reshape(len(places), -1)])
         again = (flat @ self.skull).reshape(len(places), -1, 2)
 
-        def in_picture(inside: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        def in_picture(inside: Float64) -> Float64:
             pixels = inside * PIXELS_PER_DECIMETRE + EYES - matrices[:, None, :, 2]
             return np.asarray(pixels @ back.transpose(0, 2, 1))
 
@@ -108,7 +107,7 @@ def shipped_landmarks() -> LandmarkReader:
     return landmarks_from(shipped_arrays(FILE))
 
 
-def landmarks_from(arrays: Mapping[str, npt.NDArray[Any]]) -> LandmarkReader:
+def landmarks_from(arrays: Mapping[str, Array]) -> LandmarkReader:
     """A reader with the arrays that `deploy/synth/build_landmarks.py` made."""
     model = HeadModel.from_arrays(arrays, "model.")
     net = filled(LandmarkNet(len(model)), "net.", arrays)

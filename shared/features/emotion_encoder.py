@@ -11,12 +11,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
+from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.federated_encoder import Arrays, FederatedEncoder, SiteTrainedOptions, SiteTraining, Unit
 from moretta.shared.features.prosodic_features import MEASUREMENTS
@@ -64,7 +64,7 @@ class EmotionEncoder(FederatedEncoder):
     """A linear code, and the logits of emotions behind it."""
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, size: int, classes: int = len(EMOTIONS)) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array], *, size: int, classes: int = len(EMOTIONS)) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.check_public`."""
         width = len(MEASUREMENTS)
         rules = {CODE: Rule((size, width), _MOST), HEAD: Rule((classes, size), _MOST), BIAS: Rule((classes,), _MOST)}
@@ -72,7 +72,7 @@ class EmotionEncoder(FederatedEncoder):
         rules |= {name: Rule((width,), _MOST, LEAST_SPREAD) for name in (_SPREAD, _DEVIATION)}
         return cls(check_public(arrays, rules))
 
-    def normalized(self, values: npt.NDArray[Any], *, unit: Unit) -> npt.NDArray[np.float32]:
+    def normalized(self, values: Array, *, unit: Unit) -> Float32:
         """Ranks within the speaker for the unit `speaker`; for `clip` each row by itself, by public speech."""
         if unit == "speaker":
             ranks = SpeakerRanks.of(values, np.ones(len(values)), self.arrays[_SPREAD])
@@ -114,13 +114,13 @@ class EmotionTraining(SiteTraining):
         self.size = EncoderOptions.of(study.voice.options).code_size
 
     @abstractmethod
-    def public_code(self, public: Mapping[str, npt.NDArray[Any]]) -> SpeakerCode:
+    def public_code(self, public: Mapping[str, Array]) -> SpeakerCode:
         """The code that training starts from."""
 
-    def first_arrays(self, public: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    def first_arrays(self, public: Mapping[str, Array]) -> Arrays:
         """The code, and a layer fitted behind it."""
         return first_arrays(self.public_rows(), self.public_code(public), self.study.classes)
 
-    def encoder(self, arrays: Mapping[str, npt.NDArray[Any]], number: int) -> EmotionEncoder:  # noqa: ARG002
+    def encoder(self, arrays: Mapping[str, Array], number: int) -> EmotionEncoder:  # noqa: ARG002
         """See `EmotionEncoder.from_arrays`."""
         return EmotionEncoder.from_arrays(arrays, size=self.size, classes=len(self.study.classes))

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Frame = npt.NDArray[np.uint8]
+from moretta.shared.core.array_types import UInt8
+
+Frame = UInt8
 """[height, width, 3], RGB."""
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from moretta.shared.core.array_types import Array, Float32, Float64, UInt8
 from moretta.shared.features.speaker_scale import PublicMeasures
 from moretta.shared.models import expression_nets as nets
 
@@ -30,9 +29,9 @@ SKULL = np.array([[0.308, 0.0], [-0.308, 0.0], [0.0, 0.375], [0.0, 0.667], [0.0,
 PLACES = SKULL * PIXELS_PER_DECIMETRE + _EYES
 """Where an aligned face has the points, in pixels."""
 
-Track = npt.NDArray[np.float32]
+Track = Float32
 """[frames, channels], in the order of `moretta.shared.models.head.expression.CHANNELS`."""
-Points = npt.NDArray[np.float64]
+Points = Float64
 
 
 @dataclass(frozen=True)
@@ -44,20 +43,20 @@ class TrackReader:
 
     points: nets.PointNet
     channels: nets.ChannelNet
-    spread: npt.NDArray[np.float32]
+    spread: Float32
 
-    def __call__(self, pictures: npt.NDArray[np.uint8]) -> Track:
+    def __call__(self, pictures: UInt8) -> Track:
         """The track of the crops of one clip, uint8 [frames, side, side, 3] RGB, of any side."""
         grey = grey_of(pictures)
         places = self.steady_points(grey)
         faces = np.stack([aligned(picture, similarity(own, PLACES)) for picture, own in zip(grey, places, strict=True)])
         return np.asarray(run(self.channels, faces) * self.spread, np.float32)
 
-    def steady_points(self, grey: npt.NDArray[np.uint8]) -> Points:
+    def steady_points(self, grey: UInt8) -> Points:
         """See `find_points` with `steady`."""
         return steady(self.find_points(grey))
 
-    def find_points(self, grey: npt.NDArray[np.uint8]) -> Points:
+    def find_points(self, grey: UInt8) -> Points:
         """Where the skull's points are, uint8 [frames, side, side] -> [frames, points, 2] in pixels (right, down)."""
         side, own = grey.shape[1], nets.POINT_SIDE
         small = np.stack([cv2.resize(picture, (own, own), interpolation=cv2.INTER_AREA) for picture in grey])
@@ -71,7 +70,7 @@ def shipped_reader() -> TrackReader:
     return reader_from(nets.shipped_arrays())
 
 
-def reader_from(arrays: Mapping[str, npt.NDArray[Any]]) -> TrackReader:
+def reader_from(arrays: Mapping[str, Array]) -> TrackReader:
     """A reader with the tensors of both networks."""
     points = nets.filled(nets.PointNet(), "points.", arrays)
     channels = nets.filled(nets.ChannelNet(), "channels.", arrays)
@@ -90,7 +89,7 @@ def steady(points: Points) -> Points:
     return np.asarray(0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:])
 
 
-def aligned(picture: npt.NDArray[np.uint8], matrix: Points, side: int = nets.FACE_SIDE) -> npt.NDArray[np.uint8]:
+def aligned(picture: UInt8, matrix: Points, side: int = nets.FACE_SIDE) -> UInt8:
     """One grey picture turned, moved and scaled by `similarity`'s matrix, [side, side]."""
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     # A picture that is made much smaller would otherwise lose pixels between the samples.
@@ -99,7 +98,7 @@ def aligned(picture: npt.NDArray[np.uint8], matrix: Points, side: int = nets.FAC
     return np.asarray(turned, np.uint8)
 
 
-def similarity(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> Points:
+def similarity(source: Array, target: Array) -> Points:
     """The turn, scale and shift that best take points [n, 2] to others, as a matrix [2, 3] (least squares)."""
     middle, wanted = source.mean(0), target.mean(0)
     a, b = source - middle, target - wanted
@@ -109,13 +108,13 @@ def similarity(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> Points:
     return np.hstack([turn, (wanted - turn @ middle)[:, None]])
 
 
-def grey_of(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def grey_of(pictures: UInt8) -> UInt8:
     """RGB pictures [frames, side, side, 3] in grey, [frames, side, side]."""
     return np.stack([np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8) for picture in pictures])
 
 
 @torch.inference_mode()
-def run(net: torch.nn.Module, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def run(net: torch.nn.Module, pictures: UInt8) -> Float32:
     """The network's outputs for aligned grey pictures, uint8 [frames, side, side], `BATCH` at once."""
     parts = []
     for start in range(0, len(pictures), BATCH):

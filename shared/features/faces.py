@@ -13,8 +13,8 @@ from math import hypot
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from moretta.shared.core.array_types import UInt8
 from moretta.shared.core.errors import ClipError
 from moretta.shared.features.face_detectors import FaceBox, FaceDetector, Frame, best_detector
 
@@ -46,7 +46,7 @@ _SMOOTHING = np.array([0.25, 0.5, 0.25])
 class CroppedClip:
     """The faces of a clip and how they were found."""
 
-    pictures: npt.NDArray[np.uint8]
+    pictures: UInt8
     """[frames, side, side, 3], RGB."""
     borrowed: int
     """Frames without a usable face of their own: cut where the neighbouring frame had one, or replaced by it."""
@@ -68,14 +68,14 @@ class FaceCropper:
         """Name of the detector."""
         return self._detector.name
 
-    def crop(self, frame: Frame) -> tuple[npt.NDArray[np.uint8], bool]:
+    def crop(self, frame: Frame) -> tuple[UInt8, bool]:
         """The largest face of one frame [height, width, 3] of RGB, and whether one was found; if not, it is the centre.
         Errors: see `check_frames`."""
         check_frames(frame[None] if isinstance(frame, np.ndarray) else frame)
         boxes = self._detector.find_all(frame)
         return cut(frame, boxes[0] if boxes else _centre(frame), self.side), bool(boxes)
 
-    def crop_clip(self, frames: npt.NDArray[np.uint8]) -> CroppedClip:
+    def crop_clip(self, frames: UInt8) -> CroppedClip:
         """Cut the speaker's face out of each frame of a clip, [frames, height, width, 3] of RGB.
 
         The crops have one size, and their path is smoothed, so that the detector's jitter does not show in the video.
@@ -103,7 +103,7 @@ class FaceCropper:
         )
 
 
-def check_frames(frames: npt.NDArray[np.uint8]) -> None:
+def check_frames(frames: UInt8) -> None:
     """Check a clip of pictures before anything is done with it; else a ClipError `bad-frames` or `empty`."""
     if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
         kind = f"{frames.dtype} {list(frames.shape)}" if isinstance(frames, np.ndarray) else type(frames).__name__
@@ -116,7 +116,7 @@ def check_frames(frames: npt.NDArray[np.uint8]) -> None:
         raise ClipError("bad-frames", found, expected=f"{MIN_FRAME_SIDE} to {MAX_FRAME_SIDE} on each side")
 
 
-def cut(frame: Frame, box: FaceBox, side: int) -> npt.NDArray[np.uint8]:
+def cut(frame: Frame, box: FaceBox, side: int) -> UInt8:
     """The square `box` of a frame at [side, side, 3]; what lies beyond the frame repeats its edge."""
     oversampling = max(1, round(box.size / side))
     fine = side * oversampling

@@ -9,12 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
+from moretta.shared.core.array_types import Array, Float32, Int64
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.recordings import read_sound
@@ -35,8 +35,8 @@ CLIPPING_NORM = 1.0
 _CLEAR = 2.0
 """Standard deviations of the squared norm of noise by which a change must be longer than noise alone."""
 
-Arrays = dict[str, npt.NDArray[Any]]
-Measure = Callable[[Clip], npt.NDArray[Any] | None]
+Arrays = dict[str, Array]
+Measure = Callable[[Clip], Array | None]
 """A clip -> its training rows [rows, n]; None for a clip that lacks them. Equal measures give equal rows."""
 Unit = Literal["clip", "speaker"]
 
@@ -49,7 +49,7 @@ class FederatedEncoder(ABC):
     """Arrays that the coordinator sent, checked."""
 
     @abstractmethod
-    def normalized(self, values: npt.NDArray[Any], *, unit: Unit) -> npt.NDArray[np.float32]:
+    def normalized(self, values: Array, *, unit: Unit) -> Float32:
         """Measurements [rows, n] of all clips of a speaker, as the encoder is trained on them.
 
         Of the unit `clip`, a row must not depend on the speaker's other rows.
@@ -65,8 +65,8 @@ class FederatedEncoder(ABC):
 
     def targets(
         self,
-        normalized: npt.NDArray[np.float32],  # noqa: ARG002
-        labels: npt.NDArray[np.int64],
+        normalized: Float32,  # noqa: ARG002
+        labels: Int64,
         sexes: Sequence[str | None],  # noqa: ARG002
     ) -> torch.Tensor:
         """Training target of each row, [rows, ...], from that row and public data alone. Default: its label.
@@ -91,7 +91,7 @@ class FederatedEncoder(ABC):
         return {**self.arrays, **{name: np.asarray(array) for name, array in network.state_dict().items()}}
 
 
-def is_clear(before: npt.NDArray[Any], after: npt.NDArray[Any], *, noise: float, least_signal: float = 0.0) -> bool:
+def is_clear(before: Array, after: Array, *, noise: float, least_signal: float = 0.0) -> bool:
     """Whether a change is larger than noise alone would be.
 
     The squared norm of n values of noise of deviation s is n s^2, give or take s^2 times the root of 2 n. A change that
@@ -138,7 +138,7 @@ class Delivery:
     in_windows: bool
     """Whether it is measured second by second, and not as a whole."""
 
-    def __call__(self, clip: Clip) -> npt.NDArray[Any] | None:
+    def __call__(self, clip: Clip) -> Array | None:
         """float32 [rows, 95]. Errors: see `read_sound`."""
         sound = read_sound(clip)
         return None if sound is None else measured_clip(check_samples(sound), in_windows=self.in_windows)
@@ -176,15 +176,15 @@ class SiteTraining(ABC):
         return Delivery(self.in_windows)
 
     @abstractmethod
-    def first_arrays(self, public: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    def first_arrays(self, public: Mapping[str, Array]) -> Arrays:
         """The encoder's arrays before the first round, all of them public."""
 
     @abstractmethod
-    def encoder(self, arrays: Mapping[str, npt.NDArray[Any]], number: int) -> FederatedEncoder:
+    def encoder(self, arrays: Mapping[str, Array], number: int) -> FederatedEncoder:
         """Check arrays that the coordinator sent for a round. Errors: see `public_arrays.check_public`."""
 
     @abstractmethod
-    def public_after(self, public: Mapping[str, npt.NDArray[Any]], weights: Arrays | None) -> Arrays:
+    def public_after(self, public: Mapping[str, Array], weights: Arrays | None) -> Arrays:
         """The public arrays that change, with the encoder's arrays after the last round; None where noise exceeds the
         sum of the updates."""
 
@@ -193,7 +193,7 @@ class SiteTraining(ABC):
         folder = PublicSpeechOptions.of(self.study.voice.options).public_speech
         return measured_public_speech(folder, in_windows=self.in_windows)
 
-    def may_become(self, name: str, approved: npt.NDArray[Any] | None, array: npt.NDArray[Any]) -> bool:
+    def may_become(self, name: str, approved: Array | None, array: Array) -> bool:
         """Whether this training can have made an array of the one that was approved, None if there was none."""
         if name in self.rounds_arrays:  # public speech alone takes none
             return array.dtype == np.int64 and np.array_equal(array, [self.plan.rounds])

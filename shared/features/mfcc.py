@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.core.errors import ClipError
 from moretta.shared.release.release_format import MAX_SAMPLES, MIN_SAMPLES
 
@@ -39,12 +39,12 @@ _LOG_FLOOR = float(np.log(_FLOOR))
 _LOG_CEILING = float(np.log(WINDOW_SAMPLES**2))  # no band of sound in [-1, 1] holds more: window gain squared, twice
 _GRIFFIN_LIM_STEPS, _MOMENTUM = 32, 0.99
 
-Audio = npt.NDArray[np.float32]
-Frames = npt.NDArray[np.float32]
+Audio = Float32
+Frames = Float32
 """[frames, coefficients]"""
 
 
-def mfcc(samples: npt.NDArray[Any], coefficients: int = COEFFICIENTS) -> Frames:
+def mfcc(samples: Array, coefficients: int = COEFFICIENTS) -> Frames:
     """MFCC [1 + samples // 160, coefficients] of one clip, mono at 16 kHz. Errors: see `check_samples`.
 
     Coefficients are from 1 to 40; the first is c0, the level.
@@ -52,7 +52,7 @@ def mfcc(samples: npt.NDArray[Any], coefficients: int = COEFFICIENTS) -> Frames:
     return mfcc_batch([samples], coefficients)[0]
 
 
-def mfcc_batch(clips: Sequence[npt.NDArray[Any]], coefficients: int = COEFFICIENTS) -> list[Frames]:
+def mfcc_batch(clips: Sequence[Array], coefficients: int = COEFFICIENTS) -> list[Frames]:
     """MFCC of each clip, as by `mfcc` up to rounding, and with its errors.
 
     It is quick on one thread: the clips are joined, with silence between them, into one long signal.
@@ -65,7 +65,7 @@ def mfcc_batch(clips: Sequence[npt.NDArray[Any]], coefficients: int = COEFFICIEN
     return [frames for chunk in chunks if chunk for frames in _mfcc_of_joined(chunk, coefficients)]
 
 
-def check_samples(samples: npt.NDArray[Any]) -> Audio:
+def check_samples(samples: Array) -> Audio:
     """The clip as float32, samples beyond +- `LOUDEST` cut.
 
     Every anonymizer can measure and release a clip that passes. Clips are dropped here and for no other reason.
@@ -87,7 +87,7 @@ def check_samples(samples: npt.NDArray[Any]) -> Audio:
     return np.ascontiguousarray(np.clip(samples, -LOUDEST, LOUDEST) if loud else samples, np.float32)
 
 
-def waveform_from_mfcc(frames: npt.NDArray[Any]) -> Audio:
+def waveform_from_mfcc(frames: Array) -> Audio:
     """Sound with about these MFCC: inverse DCT, inverse mel, Griffin-Lim with phases from zero.
 
     Deterministic. Band energies that no sound in [-1, 1] can have are brought into range first, so that one frame

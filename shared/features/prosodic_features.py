@@ -16,13 +16,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array, Bool, Float32, Float64, Int64
 from moretta.shared.features.mfcc import HOP_SAMPLES, MELS, SAMPLE_RATE, Audio, check_samples, mfcc_batch
 
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
+Doubles = Float64
+Flags = Bool
 Measured = dict[str, Any]
 
 FRAMES_PER_SECOND = SAMPLE_RATE // HOP_SAMPLES
@@ -59,15 +58,15 @@ _SILENCE = 1e-12
 class PitchTrack(NamedTuple):
     """One value each 10 ms, on the grid of `moretta.shared.features.mfcc`; arrays of [1 + samples // 160]."""
 
-    hertz: Floats
+    hertz: Float32
     """Pitch in Hz; in frames that are not voiced it means nothing."""
-    clarity: Floats
+    clarity: Float32
     """How much like itself a frame is one period later: near 1 for a clear voice, near 0 for noise."""
-    level: Floats
+    level: Float32
     """Natural logarithm of the mean power of the frame."""
 
 
-def pitch_track(samples: npt.NDArray[Any]) -> PitchTrack:
+def pitch_track(samples: Array) -> PitchTrack:
     """Pitch of one clip, [samples], mono at 16 kHz in [-1, 1]."""
     window, own = _window()
     half = _WINDOW_SAMPLES // 2
@@ -93,7 +92,7 @@ def pitch_track(samples: npt.NDArray[Any]) -> PitchTrack:
 
 
 @lru_cache(maxsize=1)
-def _window() -> tuple[Floats, Floats]:
+def _window() -> tuple[Float32, Float32]:
     """The window, and its own autocorrelation at every lag that is used, 1 at lag 0."""
     window = np.hanning(_WINDOW_SAMPLES).astype(np.float32)
     own = np.fft.irfft(np.abs(np.fft.rfft(window, _FFT_SAMPLES)) ** 2, _FFT_SAMPLES)
@@ -101,7 +100,7 @@ def _window() -> tuple[Floats, Floats]:
     return window, own.astype(np.float32)
 
 
-def delivery_batch(clips: Sequence[npt.NDArray[Any]]) -> list[Floats]:
+def delivery_batch(clips: Sequence[Array]) -> list[Float32]:
     """`delivery` of many clips, whose MFCC are quicker made together."""
     checked = [check_samples(clip) for clip in clips]
     cepstra = mfcc_batch(checked, MELS)
@@ -109,7 +108,7 @@ def delivery_batch(clips: Sequence[npt.NDArray[Any]]) -> list[Floats]:
     return [np.nan_to_num(np.asarray([*one.values()], np.float32), posinf=0.0, neginf=0.0) for one in found]
 
 
-def delivery(samples: npt.NDArray[Any]) -> Floats:
+def delivery(samples: Array) -> Float32:
     """float32, finite, in the order of `MEASUREMENTS`, of one clip, mono at 16 kHz. Errors: see `check_samples`."""
     return delivery_batch([samples])[0]
 
@@ -132,7 +131,7 @@ class _Clip(NamedTuple):
     bands: Doubles
 
 
-def _prepared(track: PitchTrack, cepstrum: npt.NDArray[Any]) -> _Clip:
+def _prepared(track: PitchTrack, cepstrum: Array) -> _Clip:
     level = track.level.astype(np.float64)
     speech = level > np.percentile(level, _LOUDEST_PERCENTILE) - _SPEECH_RANGE
     first, last = np.flatnonzero(speech)[[0, -1]]
@@ -265,7 +264,7 @@ def _rhythm(clip: _Clip) -> Measured:
     }
 
 
-def _slope(place: npt.NDArray[np.int64], values: Doubles) -> float:
+def _slope(place: Int64, values: Doubles) -> float:
     """Rise of the straight line that fits best, from the first frame to the last."""
     if len(values) < _FEWEST_VOICED:
         return 0.0

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array, Float32, Float64
 from moretta.shared.features.mfcc import Frames, mfcc_batch
 from moretta.shared.features.public_speech import PublicVoice, labelled_speech
 from moretta.shared.features.voice_forms import fit_codebook, nearest
 from moretta.shared.privacy.noise import bounded
 from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, taken
 
-Matrix = npt.NDArray[np.float32]
-Vector = npt.NDArray[np.float32]
+Matrix = Float32
+Vector = Float32
 
 DIMENSIONS = 3
 """Six emotions differ in five directions at most. On other synthetic voices, models learned most at epsilon 2 to 8 from
@@ -55,14 +56,14 @@ class SpeakerUnits:
     std: Vector
 
     @classmethod
-    def of(cls, vectors: npt.NDArray[Any]) -> Self:
+    def of(cls, vectors: Array) -> Self:
         """Units from pooled vectors [n, d] in public units, whose mean is 0 and whose deviation is 1 in public."""
         weight = len(vectors) + _PRIOR_CLIPS
         mean = vectors.sum(axis=0) / weight
         square = (np.square(vectors - mean).sum(axis=0) + _PRIOR_CLIPS * (1 + np.square(mean))) / weight
         return cls(mean.astype(np.float32), np.sqrt(square).astype(np.float32))
 
-    def apply(self, vectors: npt.NDArray[Any]) -> Matrix:
+    def apply(self, vectors: Array) -> Matrix:
         """Vectors in this speaker's own deviations from the speaker's own mean."""
         return bounded((vectors - self.mean) / self.std, VECTOR_LIMIT).astype(np.float32)
 
@@ -79,19 +80,19 @@ class PublicCodes:
     projection: Matrix
     codewords: Matrix
 
-    def vectors(self, pooled_clip: npt.NDArray[Any]) -> Matrix:
+    def vectors(self, pooled_clip: Array) -> Matrix:
         """Pooled vectors in public units, cut to +- `VECTOR_LIMIT`."""
         return bounded((pooled_clip - self.center) / self.spread, VECTOR_LIMIT).astype(np.float32)
 
-    def codes(self, vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    def codes(self, vectors: Array) -> Float64:
         """[segments, 2 n] in public units, or a speaker's own -> float64 [segments, d], finite."""
         return bounded(vectors, VECTOR_LIMIT) @ self.projection.astype(np.float64)
 
-    def tokens(self, codes: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    def tokens(self, codes: Array) -> npt.NDArray[np.int32]:
         """The nearest codewords, int32 [segments]."""
         return nearest(codes, self.codewords)
 
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def to_arrays(self) -> dict[str, Array]:
         """The arrays by name, as the coordinator sends them."""
         return dict(zip(_NAMES, (self.center, self.spread, self.projection, self.codewords), strict=True))
 
@@ -104,7 +105,7 @@ class PublicCodes:
         return dict(zip(_NAMES, (Rule((width,), 2 * FRAME_LIMIT), spread, *weights), strict=True))
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
         return cls(*taken(arrays, cls.rules()))
 

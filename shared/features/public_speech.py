@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
+from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.core.errors import ClipError, CorpusError, StudyError
 from moretta.shared.core.labels import EMOTIONS, in_order
 from moretta.shared.core.reproducibility import derive
@@ -24,7 +24,7 @@ from moretta.shared.study.options import Options
 from moretta.shared.study.public_arrays import LEAST_SPREAD, PUBLIC_SEED, Rule, Rules, named
 from moretta.shared.study.sections import StudyPath
 
-Vector = npt.NDArray[np.float32]
+Vector = Float32
 
 SYNTHETIC_VOICES = 16
 MAX_PUBLIC_FILES = 500
@@ -72,15 +72,15 @@ class PublicVoice:
     std: Vector
     codebook: Frames | None = None
 
-    def standardise(self, frames: npt.NDArray[Any]) -> Frames:
+    def standardise(self, frames: Array) -> Frames:
         """[frames, coefficients] in public standard deviations from the public mean."""
         return np.asarray((frames - self.mean) / self.std, np.float32)
 
-    def restore(self, standardised: npt.NDArray[Any]) -> Frames:
+    def restore(self, standardised: Array) -> Frames:
         """The inverse of `standardise`."""
         return np.asarray(standardised * self.std + self.mean, np.float32)
 
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def to_arrays(self) -> dict[str, Array]:
         """The arrays by name, as the coordinator sends them."""
         return {_MEAN: self.mean, _STD: self.std} | ({} if self.codebook is None else {CODEBOOK: self.codebook})
 
@@ -96,7 +96,7 @@ class PublicVoice:
         return rules if size is None else {**rules, CODEBOOK: Rule((size, coefficients), LARGEST_MFCC / LEAST_SPREAD)}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, codebook: bool = False) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array], *, codebook: bool = False) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
         return cls(*named(arrays, cls.rules(size="codewords" if codebook else None)).values())
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array, Float32, Float64, Int64
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.features.mfcc import Audio
@@ -28,8 +29,7 @@ from moretta.shared.features.voice_forms import fit_codebook
 from moretta.shared.privacy.noise import bounded
 from moretta.shared.study.public_arrays import LARGEST, LEAST_SPREAD, PUBLIC_SEED, Rule, Rules, named
 
-Matrix = npt.NDArray[np.float32]
-Floats = npt.NDArray[np.float64]
+Matrix = Float32
 
 CODE_LIMIT = 3.0
 """Largest distance of a code's value from 0."""
@@ -48,9 +48,9 @@ class HiddenLayer:
     """Rectified linear units (Nair and Hinton, ICML 2010), weight [n, h] and bias [h], applied without torch."""
 
     weight: Matrix
-    bias: npt.NDArray[np.float32]
+    bias: Float32
 
-    def __call__(self, values: npt.NDArray[Any]) -> Floats:
+    def __call__(self, values: Array) -> Float64:
         """[m, n] -> [m, h], none below 0."""
         return np.maximum(np.asarray(values, np.float64) @ self.weight + self.bias, 0.0)
 
@@ -59,7 +59,7 @@ class HiddenLayer:
 class SpeakerCode:
     """The map from measurements relative to the person to a code."""
 
-    spread: npt.NDArray[np.float32]
+    spread: Float32
     """[n], of the measurements: public standard deviations within a person."""
     projection: Matrix
     """[n, d], so that public codes have unit covariance within a person; or [h, d] of h hidden units, as a network has
@@ -76,14 +76,14 @@ class SpeakerCode:
         """Values in a code."""
         return int(self.projection.shape[1])
 
-    def raw(self, places: Floats) -> Floats:
+    def raw(self, places: Float64) -> Float64:
         """Places [m, n] relative to the person to codes [m, d], of which nothing was taken away yet."""
         units = np.asarray(places if self.hidden is None else self.hidden(places), np.float64)
         return units @ self.projection.astype(np.float64)
 
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def to_arrays(self) -> dict[str, Array]:
         """The arrays by name, as the coordinator sends them."""
-        arrays: dict[str, npt.NDArray[Any]] = {SPREAD: self.spread, PROJECTION: self.projection}
+        arrays: dict[str, Array] = {SPREAD: self.spread, PROJECTION: self.projection}
         arrays[CODEWORDS] = self.codewords
         if self.rounds:
             arrays[ROUNDS] = np.array([self.rounds], np.int64)
@@ -105,7 +105,7 @@ class SpeakerCode:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
         is_network = HIDDEN_WEIGHT in arrays or HIDDEN_BIAS in arrays
         found = named(arrays, cls.rules(is_network=is_network))
@@ -125,12 +125,12 @@ class CodeReference:
     @classmethod
     def of(
         cls,
-        values: npt.NDArray[Any],
-        weights: npt.NDArray[Any],
+        values: Array,
+        weights: Array,
         code: SpeakerCode,
         *,
-        counts: npt.NDArray[Any] | None = None,
-        shift: npt.NDArray[Any] | float = 0.0,
+        counts: Array | None = None,
+        shift: Array | float = 0.0,
     ) -> CodeReference:
         """The reference of measurements [clips, n] and weights [clips]; for the rest see `SpeakerWhitening.of`."""
         ranks = SpeakerRanks.of(values, weights, code.spread)
@@ -140,7 +140,7 @@ class CodeReference:
             shift = (vectors * np.sqrt(np.maximum(variances, 0.0)) @ vectors.T) @ np.broadcast_to(shift, code.size)
         return cls(ranks, SpeakerWhitening.of(codes, weights, counts=counts, shift=shift), code)
 
-    def __call__(self, values: npt.NDArray[Any]) -> Floats:
+    def __call__(self, values: Array) -> Float64:
         """[m, n] of this person's clips, known or new, to codes [m, d] within +- `CODE_LIMIT`."""
         return bounded(self.whitening(self.code.raw(self.ranks(values))), CODE_LIMIT)
 
@@ -148,28 +148,28 @@ class CodeReference:
 class PublicRows(NamedTuple):
     """Measurements of public speech [rows, n], a row for each clip or step, with its person and its emotion."""
 
-    values: npt.NDArray[Any]
+    values: Array
     person: npt.NDArray[np.str_]
-    emotion: npt.NDArray[np.int64]
+    emotion: Int64
     sex: npt.NDArray[np.str_]
     """`female`, `male`, or empty where it is not known."""
 
     @classmethod
-    def of(cls, values: npt.NDArray[Any], whose: Sequence[Whose]) -> Self:
+    def of(cls, values: Array, whose: Sequence[Whose]) -> Self:
         """Rows, and whose each is."""
         person, emotion, sex = zip(*whose, strict=True) if whose else ((), (), ())
         return cls(values, np.array(person), np.array(emotion, np.int64), np.array(sex, np.str_))
 
-    def groups(self) -> list[npt.NDArray[np.int64]]:
+    def groups(self) -> list[Int64]:
         """Rows of each person."""
         return [np.flatnonzero(self.person == one) for one in np.unique(self.person)]
 
-    def spread(self) -> npt.NDArray[np.float32]:
+    def spread(self) -> Float32:
         """[n], standard deviations within a person."""
         centred = np.concatenate([self.values[rows] - self.values[rows].mean(axis=0) for rows in self.groups()])
         return np.asarray(np.maximum(centred.std(axis=0), MIN_SPREAD), np.float32)
 
-    def places(self) -> Floats:
+    def places(self) -> Float64:
         """[rows, n], ranks within the person as places of a Gaussian."""
         places, spread = np.empty_like(self.values), self.spread()
         for rows in self.groups():
@@ -195,7 +195,7 @@ def measured_clip(samples: Audio, *, in_windows: bool) -> Matrix:
 
 def public_rows(people: Iterable[Recording], *, in_windows: bool) -> PublicRows:
     """Measure public speech, see `measured`."""
-    values: list[Floats] = [np.empty((0, len(MEASUREMENTS)))]
+    values: list[Float64] = [np.empty((0, len(MEASUREMENTS)))]
     whose: list[Whose] = []
     clips = iter(people)
     while batch := list(islice(clips, _BATCH)):
@@ -238,9 +238,7 @@ def train_speaker_code(
     return _with_codewords(code, rows, codebook_size, seed)
 
 
-def code_along(
-    rows: PublicRows, directions: npt.NDArray[Any], *, codebook_size: int, seed: int, rounds: int = 0
-) -> SpeakerCode:
+def code_along(rows: PublicRows, directions: Array, *, codebook_size: int, seed: int, rounds: int = 0) -> SpeakerCode:
     """The code along directions [n, d] that `rounds` of training at the sites found, with a codebook.
 
     The directions are turned as little as can be, so that codes have unit covariance within a person on average.
@@ -260,11 +258,11 @@ def _with_codewords(code: SpeakerCode, rows: PublicRows, codebook_size: int, see
     return replace(code, codewords=fit_codebook(codes, codebook_size, seed=seed))
 
 
-def _directions(places: Floats, emotion: npt.NDArray[np.int64], size: int) -> Floats:
+def _directions(places: Float64, emotion: Int64, size: int) -> Float64:
     """[n, size]: discriminants, then principal components of what lies beside them."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    found: Floats = np.empty((places.shape[1], 0))
+    found: Float64 = np.empty((places.shape[1], 0))
     if len(np.unique(emotion)) > 1:
         fitted = LinearDiscriminantAnalysis(solver="eigen", shrinkage=_SHRINKAGE).fit(places, emotion)
         found = fitted.scalings_[:, : min(size, len(fitted.classes_) - 1)]

@@ -16,14 +16,11 @@ the likeness stays (docs/results/speaker-normalized.md has how much was found).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array, Float64
 from moretta.shared.privacy.noise import NoiseSource
-
-Floats = npt.NDArray[np.float64]
 
 PRIOR_CLIPS = 4.0
 """Clips that count as much as the public spread."""
@@ -35,12 +32,12 @@ RANK_LIMIT = 2.5
 """Largest place in standard deviations."""
 
 
-def secret_weights(clips: int, noise: NoiseSource) -> Floats:
+def secret_weights(clips: int, noise: NoiseSource) -> Float64:
     """float64 [clips], positive: made to add up to 1 they are uniform on all weights that do."""
     return np.asarray(-np.log(noise.uniform((clips,))))
 
 
-def secret_shift(normals: npt.NDArray[Any], clips: int, *, in_windows: bool = False) -> Floats:
+def secret_shift(normals: Array, clips: int, *, in_windows: bool = False) -> Float64:
     """Of the mean of a person's codes, [d]: standard normals [d], drawn once for the person, in the size for `clips`.
 
     Ranks of n clips, drawn towards the public spread, vary by about n / (n + 1), and the mean of n by an n-th of that.
@@ -58,20 +55,20 @@ class SpeakerRanks:
     from 0 to 1; `location` [n] is the weighted mean, `spread` [n] the public standard deviations within a person.
     """
 
-    values: Floats
-    below: Floats
-    location: Floats
-    spread: Floats
+    values: Float64
+    below: Float64
+    location: Float64
+    spread: Float64
 
     @classmethod
-    def of(cls, values: npt.NDArray[Any], weights: npt.NDArray[Any], spread: npt.NDArray[Any]) -> SpeakerRanks:
+    def of(cls, values: Array, weights: Array, spread: Array) -> SpeakerRanks:
         """Ranks among values [clips, n], with each clip's weight [clips] and public standard deviations [n]."""
         exact, share = np.asarray(values, np.float64), np.asarray(weights, np.float64) / np.sum(weights)
         order = np.argsort(exact, axis=0, kind="stable")
         below = np.concatenate([np.zeros((1, exact.shape[1])), np.cumsum(share[order], axis=0)])
         return cls(np.take_along_axis(exact, order, axis=0), below, share @ exact, np.asarray(spread, np.float64))
 
-    def __call__(self, values: npt.NDArray[Any]) -> Floats:
+    def __call__(self, values: Array) -> Float64:
         """[m, n], of clips known or new, as places of a standard Gaussian within +- `RANK_LIMIT`."""
         from scipy.special import ndtr, ndtri
 
@@ -91,18 +88,13 @@ class SpeakerRanks:
 class SpeakerWhitening:
     """Takes one person's mean away and brings the covariance to the unit matrix, shrunk where clips are few."""
 
-    mean: Floats
-    root: Floats
+    mean: Float64
+    root: Float64
     """[d, d], symmetric."""
 
     @classmethod
     def of(
-        cls,
-        codes: npt.NDArray[Any],
-        weights: npt.NDArray[Any],
-        *,
-        counts: npt.NDArray[Any] | None = None,
-        shift: npt.NDArray[Any] | float = 0.0,
+        cls, codes: Array, weights: Array, *, counts: Array | None = None, shift: Array | float = 0.0
     ) -> SpeakerWhitening:
         """From one person's codes, scaled so that public codes have unit covariance within a person.
 
@@ -124,6 +116,6 @@ class SpeakerWhitening:
         alike = share if counts is None else np.asarray(counts, np.float64) / np.sum(counts)
         return cls(alike @ exact + shift, vectors / np.sqrt(values) @ vectors.T)
 
-    def __call__(self, codes: npt.NDArray[Any]) -> Floats:
+    def __call__(self, codes: Array) -> Float64:
         """[m, d] of clips of this person, known or new."""
         return np.asarray((np.asarray(codes, np.float64) - self.mean) @ self.root)

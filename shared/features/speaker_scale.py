@@ -19,6 +19,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array, Float32, Float64
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.study.public_arrays import are_finite
@@ -45,8 +46,8 @@ class PublicMeasures:
     `quantiles` are [LEVELS, dimensions]; `middle` [dimensions] is the mean over people of their means.
     """
 
-    quantiles: npt.NDArray[np.float64]
-    middle: npt.NDArray[np.float64]
+    quantiles: Float64
+    middle: Float64
 
     @classmethod
     def of(cls, people: Sequence[Sequence[Measures]]) -> Self:
@@ -60,12 +61,12 @@ class PublicMeasures:
         """The measures of some dimensions."""
         return type(self)(self.quantiles[:, columns], self.middle[columns])
 
-    def to_arrays(self, prefix: str) -> dict[str, npt.NDArray[np.float32]]:
+    def to_arrays(self, prefix: str) -> dict[str, Float32]:
         """The measures as named arrays, for a file or a message."""
         return {prefix + name: getattr(self, name).astype(np.float32) for name in ("quantiles", "middle")}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array], prefix: str) -> Self:
         """The inverse of `to_arrays`. Raises ReleaseError: arrays are missing, of another shape, or not finite."""
         quantiles, middle = found = [arrays.get(prefix + name) for name in ("quantiles", "middle")]
         if quantiles is None or middle is None or quantiles.shape != (LEVELS, *middle.shape) or middle.ndim != 1:
@@ -124,7 +125,7 @@ class SpeakerScale:
         return np.asarray(np.clip(ndtri(ranks) + self._offset, -WIDEST, WIDEST))
 
 
-def _quantiles(values: npt.NDArray[Any], weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _quantiles(values: Array, weights: Float64) -> Float64:
     """Weighted quantiles at `_RANKS`, strictly ascending."""
     order = np.argsort(values, kind="stable")
     ranks = np.cumsum(weights[order]) - weights[order] / 2

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.terms import CODE_FORMS
 from moretta.shared.features.mfcc import COEFFICIENTS, HOP_SAMPLES, Audio, Frames, mfcc, waveform_from_mfcc
 
-Codebook = npt.NDArray[np.float32]
-Sequence = npt.NDArray[np.float32]
+Codebook = Float32
+Sequence = Float32
 """[steps, d]"""
 _CHUNK_FRAMES = 8_192  # the product with 256 codewords then stays in the processor's cache
 
 
-def fit_codebook(frames: npt.NDArray[Any], size: int, *, seed: int) -> Codebook:
+def fit_codebook(frames: Array, size: int, *, seed: int) -> Codebook:
     """Centroids of the frames [frames, n] by mini-batch k-means (Sculley, WWW 2010), [min(size, frames), n]."""
     from sklearn.cluster import MiniBatchKMeans
 
@@ -28,7 +27,7 @@ def fit_codebook(frames: npt.NDArray[Any], size: int, *, seed: int) -> Codebook:
     return np.ascontiguousarray(means.cluster_centers_, np.float32)
 
 
-def nearest(frames: npt.NDArray[Any], codebook: Codebook) -> npt.NDArray[np.int32]:
+def nearest(frames: Array, codebook: Codebook) -> npt.NDArray[np.int32]:
     """Index, int32 [frames], of the nearest codeword [k, n] to each frame [frames, n]; of equally near ones the first.
 
     |x - c|² = |x|² - 2 (x·c - |c|²/2), so the nearest has the largest bracket: one matrix product.
@@ -61,14 +60,14 @@ class FrameSample:
         self._parts = [np.empty((0, width), np.float32)]
         self._keys = [np.empty(0)]
 
-    def add(self, frames: npt.NDArray[np.float32]) -> None:
+    def add(self, frames: Float32) -> None:
         """Offer frames, [frames, width]."""
         self._parts.append(frames)
         self._keys.append(self._generator.random(len(frames)))
         if sum(map(len, self._keys)) > 2 * self._size:
             self.frames()
 
-    def frames(self) -> npt.NDArray[np.float32]:
+    def frames(self) -> Float32:
         """The sample so far, [at most size, width], in order of arrival."""
         frames, keys = np.concatenate(self._parts), np.concatenate(self._keys)
         if len(keys) > self._size:
@@ -84,7 +83,7 @@ def is_code(form: str) -> bool:
 
 
 def as_sequence(
-    form: str, array: npt.NDArray[Any], codebook: Codebook | None = None, *, coefficients: int | None = None
+    form: str, array: Array, codebook: Codebook | None = None, *, coefficients: int | None = None
 ) -> Sequence:
     """Released voice, or codes of faces, as vectors in time, [steps, d]: codes as they are, everything else as MFCC.
 
@@ -105,16 +104,14 @@ def as_sequence(
     return as_mfcc(form, array, codebook, coefficients=coefficients)
 
 
-def model_input(form: str, array: npt.NDArray[Any], codebook: Codebook | None = None) -> npt.NDArray[Any]:
+def model_input(form: str, array: Array, codebook: Codebook | None = None) -> Array:
     """Input of emotion models: float32 [d] of a `code`, `frames` as they are, else the result of `as_sequence`."""
     if form == "frames":
         return array
     return np.ascontiguousarray(array, np.float32) if form == "code" else as_sequence(form, array, codebook)
 
 
-def as_mfcc(
-    form: str, array: npt.NDArray[Any], codebook: Codebook | None = None, *, coefficients: int | None = None
-) -> Frames:
+def as_mfcc(form: str, array: Array, codebook: Codebook | None = None, *, coefficients: int | None = None) -> Frames:
     """`tokens`, `mfcc` or a `waveform` as MFCC, [frames, coefficients]. Arguments and errors: see `as_sequence`."""
     if form == "tokens":
         return _codewords(array, codebook)
@@ -126,14 +123,14 @@ def as_mfcc(
     raise ReleaseError(f"the released form voice/{form}", expected=expected)
 
 
-def as_waveform(form: str, array: npt.NDArray[Any], codebook: Codebook | None = None) -> Audio:
+def as_waveform(form: str, array: Array, codebook: Codebook | None = None) -> Audio:
     """A released voice array as sound, float32 [samples] at 16 kHz in [-1, 1]. Arguments and errors: see `as_mfcc`."""
     if form == "waveform":
         return np.ascontiguousarray(array, np.float32)
     return waveform_from_mfcc(as_mfcc(form, array, codebook))
 
 
-def frame_count(form: str, array: npt.NDArray[Any]) -> int:
+def frame_count(form: str, array: Array) -> int:
     """How many frames or steps a released array stands for: the size that privacy is composed over."""
     if form in ("tokens", "mfcc", "code-sequence", "code-tokens", "frames"):
         return len(array)
@@ -142,7 +139,7 @@ def frame_count(form: str, array: npt.NDArray[Any]) -> int:
     raise ReleaseError(f"the released form {form}", expected="tokens, mfcc, waveform, frames or a form of codes")
 
 
-def _codewords(tokens: npt.NDArray[Any], codebook: Codebook | None) -> Frames:
+def _codewords(tokens: Array, codebook: Codebook | None) -> Frames:
     if codebook is None:
         raise ReleaseError("tokens without a codebook", expected="a codebook, which the release should hold")
     if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < len(codebook):

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 
-from moretta.shared.core.array_types import Float32, Float64
+from moretta.shared.core.array_types import Array, Float32, Float64
 from moretta.shared.core.errors import StudyError
 from moretta.shared.features.mfcc import SAMPLE_RATE, Audio, check_samples
 
@@ -64,7 +63,7 @@ class WorldVoice:
         return len(self.hertz)
 
     @classmethod
-    def of(cls, samples: npt.NDArray[Any], *, tracker: Tracker = "dio") -> Self:
+    def of(cls, samples: Array, *, tracker: Tracker = "dio") -> Self:
         """Take apart one clip, [samples], mono at 16 kHz in [-1, 1]. The same samples give the same arrays.
 
         Raises:
@@ -129,7 +128,7 @@ class WorldVoice:
         return self.at(np.linspace(0, len(self) - 1, max(2, round(factor * len(self)))))
 
 
-def pitch_of(samples: npt.NDArray[Any], *, tracker: Tracker = "dio") -> Float64:
+def pitch_of(samples: Array, *, tracker: Tracker = "dio") -> Float64:
     """Pitch alone, as `WorldVoice.of` finds it, [frames]. Errors: the same."""
     return _tracked(np.asarray(check_samples(samples), np.float64), tracker)[0]
 
@@ -158,7 +157,7 @@ def mel_cepstra(envelope: Float64, size: int) -> Float64:
     return np.asarray(_world().code_spectral_envelope(np.ascontiguousarray(envelope), SAMPLE_RATE, size))
 
 
-def envelope_of(cepstra: npt.NDArray[Any]) -> Float64:
+def envelope_of(cepstra: Array) -> Float64:
     """The inverse of `mel_cepstra` as far as it goes, bounded: whatever the rows are, it is finite and positive."""
     exact = np.ascontiguousarray(cepstra, np.float64)
     envelope = _world().decode_spectral_envelope(exact, SAMPLE_RATE, FFT_SAMPLES)

@@ -12,8 +12,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import ReleaseError, StudyError
 from moretta.shared.study.schema import Study, parse_study
 from moretta.shared.study.sections import ModelKind
@@ -45,7 +45,6 @@ LEVELS, MAX_TRIALS = 101, 200
 CHUNK_BYTES = 8 * 2**20
 """Most bytes of a release that one message carries."""
 
-Array = npt.NDArray[Any]
 _Kind = TypeVar("_Kind", bound=ModelKind)
 
 

@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from moretta.shared.core.array_types import unit_rows
+from moretta.shared.core.array_types import Array, Float32, Float64, unit_rows
 from moretta.shared.models.adversaries import Adversary, AdversaryFigures, cross_entropies, dense
 from moretta.shared.models.network_arrays import LARGEST_WEIGHT
 from moretta.shared.models.replacement_autoencoder import (
     MAX_ROUNDS,
     SEXES,
-    Floats,
     Scale,
     dense_autoencoder,
     placed,
@@ -112,13 +110,13 @@ class EmbeddingFigures(NamedTuple):
         """Length of the array."""
         return 2 * len(AdversaryFigures.names()) + 1 + len(cls._fields[2:])
 
-    def to_array(self) -> npt.NDArray[np.float32]:
+    def to_array(self) -> Float32:
         """The figures as one array, as the coordinator sends it."""
         others = np.array([self.person.classes, *self[2:]], np.float32)
         return np.concatenate([self.person.to_array(), self.sex.to_array(), others])
 
     @classmethod
-    def from_array(cls, array: npt.NDArray[Any]) -> Self:
+    def from_array(cls, array: Array) -> Self:
         """The inverse of `to_array`."""
         size = len(AdversaryFigures.names())
         people, held_out, *rest = array[2 * size :].tolist()
@@ -141,7 +139,7 @@ class EmbeddingFigures(NamedTuple):
 class AdversarialEmbedding:
     """A trained autoencoder as plain arrays, without its heads; sites apply it without torch."""
 
-    arrays: Mapping[str, npt.NDArray[Any]]
+    arrays: Mapping[str, Array]
 
     @classmethod
     def rules(cls, width: int) -> Rules:
@@ -155,7 +153,7 @@ class AdversarialEmbedding:
         return {**scales, **weights, **biases, **others}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, width: int) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array], *, width: int) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
         return cls(named(arrays, cls.rules(width)))
 
@@ -178,12 +176,12 @@ class AdversarialEmbedding:
         """Rounds of training at the sites; 0 means that it was trained on public speech alone."""
         return int(self.arrays[ROUNDS][0])
 
-    def reconstructed(self, embeddings: npt.NDArray[Any]) -> Floats:
+    def reconstructed(self, embeddings: Array) -> Float64:
         """Places [n, d] that the decoder makes of embeddings [n, d]."""
         places = placed(embeddings, (self.arrays[CENTER], self.arrays[DEVIATION]))
         return reconstructed(self.arrays, places, prefix=PREFIX, is_bounded=True)
 
-    def __call__(self, embeddings: npt.NDArray[Any]) -> Floats:
+    def __call__(self, embeddings: Array) -> Float64:
         """Embeddings [n, d] to those that are released: finite and of length 1, whatever the weights are.
 
         Each dimension is put back on the scale of public embeddings. Without that all voices become one.

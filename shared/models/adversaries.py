@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from moretta.shared.core.array_types import Array, Float32, Int64
 from moretta.shared.core.workers import one_thread, seeded
 from moretta.shared.models.optimizers import step_down
 
@@ -87,8 +87,8 @@ class Adversary(nn.Module):
 class Labelled(NamedTuple):
     """A representation [n, d], and of each row the class of an attribute: int64 [n], from 0 on."""
 
-    representation: npt.NDArray[Any]
-    label: npt.NDArray[np.int64]
+    representation: Array
+    label: Int64
 
 
 class Fresh(NamedTuple):
@@ -101,12 +101,12 @@ class Fresh(NamedTuple):
     """Balanced accuracy on them at that epoch."""
 
 
-def recall(label: npt.NDArray[Any], found: npt.NDArray[Any]) -> float:
+def recall(label: Array, found: Array) -> float:
     """Balanced accuracy: the mean over classes of the share of their rows that were found."""
     return float(np.mean([(found[label == one] == one).mean() for one in np.unique(label)]))
 
 
-def balance(label: npt.NDArray[np.int64], classes: int) -> Tensor:
+def balance(label: Int64, classes: int) -> Tensor:
     """Weights of classes, float32 [classes], by which rows of each class count alike; their mean over rows is 1."""
     counts = np.bincount(label, minlength=classes)
     return torch.tensor(len(label) / (classes * np.maximum(counts, 1)), dtype=torch.float32)
@@ -181,7 +181,7 @@ def _read_by(reader: Any, known: Labelled, held_out: Labelled) -> float:
         return recall(held_out.label, reader.fit(*known).predict(held_out.representation))
 
 
-def variation(representation: npt.NDArray[Any], reference: npt.NDArray[Any]) -> float:
+def variation(representation: Array, reference: Array) -> float:
     """Total variance over rows, as a share of that of the reference: 0 for a constant."""
     total = float(np.var(reference, axis=0).sum())
     return float(np.var(representation, axis=0).sum()) / total if total else 0.0
@@ -236,12 +236,12 @@ class AdversaryFigures:
         """Names of the figures, in the order of `to_array`."""
         return tuple(field.name for field in fields(cls) if field.name != "classes")
 
-    def to_array(self) -> npt.NDArray[np.float32]:
+    def to_array(self) -> Float32:
         """The figures as one array, as the coordinator sends it."""
         return np.array([getattr(self, name) for name in self.names()], np.float32)
 
     @classmethod
-    def from_array(cls, array: npt.NDArray[Any], *, classes: int) -> Self:
+    def from_array(cls, array: Array, *, classes: int) -> Self:
         """The inverse of `to_array`."""
         return cls(classes=classes, **{name: float(value) for name, value in zip(cls.names(), array, strict=True)})
 

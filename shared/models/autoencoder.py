@@ -10,18 +10,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from moretta.shared.core.array_types import Array, Float32, UInt8
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError, StudyError
 from moretta.shared.study.public_arrays import Rule, Rules
-
-Array = npt.NDArray[Any]
 
 _STRIDE = 16
 """Two convolutions of stride 2, each followed by pooling by 2, shrink the picture this much."""
@@ -187,7 +185,7 @@ class Reconstructor:
         *layers, self._activation = network.decoder
         self._logits = torch.nn.Sequential(network.encoder, *layers)
 
-    def __call__(self, pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    def __call__(self, pictures: Float32) -> UInt8:
         """Corrupted pictures, float32 [N, side, side, 3], about [0, 1] -> reconstructions, uint8.
 
         They are grey where the network gave no number, so that no clip is left out for it.
@@ -199,7 +197,7 @@ class Reconstructor:
         return out
 
     @torch.inference_mode()
-    def _batch(self, part: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    def _batch(self, part: Float32) -> UInt8:
         filled = np.zeros((BATCH, *part.shape[1:]), np.float32)
         filled[: len(part)] = part
         maps: Tensor = torch.from_numpy(filled).to(self._dtype).permute(0, 3, 1, 2)  # channels last already

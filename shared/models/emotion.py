@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
+from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.voice_forms import is_code, model_input
@@ -25,8 +25,6 @@ from moretta.shared.models.sequence_net import sequence_layers
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import FUSION_MODEL, ModelKind, check_model
 
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float32]
 MIN_STD = 1e-2
 """Keeps inputs finite where clips hardly differ."""
 LARGEST_WEIGHT = 1e6
@@ -43,8 +41,8 @@ _LARGEST = {"sharpness": LARGEST_SHARPNESS, "mean": LARGEST_INPUT, "std": LARGES
 class PublicScale(NamedTuple):
     """Mean and standard deviation [coefficients] of MFCC of public speech."""
 
-    mean: Floats
-    std: Floats
+    mean: Float32
+    std: Float32
 
     @classmethod
     def of(cls, public: Mapping[str, Array]) -> PublicScale | None:
@@ -61,11 +59,11 @@ class EmotionModel:
 
     modality: ModelKind
     name: str
-    features: Callable[[Array, PublicScale | None], Floats]
+    features: Callable[[Array, PublicScale | None], Float32]
     network: Callable[[tuple[int, ...], int], nn.Module]
     """Made of the shape of an input and the number of classes."""
     classes: int = len(EMOTIONS)
-    of_sound: Callable[[Array], Floats] | None = None
+    of_sound: Callable[[Array], Float32] | None = None
     """Features of a released waveform itself, where the model reads more of it than of its MFCC."""
     alike_in_time: bool = False
     """Whether all steps, the last axis, are standardised alike."""
@@ -74,7 +72,7 @@ class EmotionModel:
         """A new network for inputs of this shape."""
         return self.network(shape, self.classes)
 
-    def input_of(self, form: str, array: Array, codebook: Floats | None, scale: PublicScale | None) -> Floats:
+    def input_of(self, form: str, array: Array, codebook: Float32 | None, scale: PublicScale | None) -> Float32:
         """The input for one released array of a form; voice may need the codebook of its tokens, and a scale."""
         if form == "waveform" and self.of_sound is not None:
             return self.of_sound(array)
@@ -122,7 +120,7 @@ class Standardise(nn.Module):
 
 
 def initial_weights(
-    model: EmotionModel, inputs: Floats, *, seed: int, standardise: bool = True
+    model: EmotionModel, inputs: Float32, *, seed: int, standardise: bool = True
 ) -> dict[str, torch.Tensor]:
     """Seeded initial weights, with the standardisation of inputs [N, ...].
 
@@ -202,13 +200,13 @@ def checked_weights(
     return {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
 
 
-def _standardised(mfcc: Array, scale: PublicScale | None) -> Floats:
+def _standardised(mfcc: Array, scale: PublicScale | None) -> Float32:
     if scale is None:
         return np.asarray(mfcc, np.float32)
     return np.asarray(np.clip((mfcc - scale.mean) / scale.std, -5, 5), np.float32)
 
 
-def voice_statistics(mfcc: Array, scale: PublicScale | None) -> Floats:
+def voice_statistics(mfcc: Array, scale: PublicScale | None) -> Float32:
     """[frames, n] MFCC -> float32 [6 n]: mean, deviation, 10 % and 90 % quantiles, mean and spread of change.
 
     A code [d] has no distribution: it is taken as it is.
@@ -222,7 +220,7 @@ def voice_statistics(mfcc: Array, scale: PublicScale | None) -> Floats:
     return np.concatenate(parts).astype(np.float32)
 
 
-def voice_window(mfcc: Array, scale: PublicScale | None) -> Floats:
+def voice_window(mfcc: Array, scale: PublicScale | None) -> Float32:
     """[frames, n] MFCC -> float32 [n, 256]: the middle 2.56 s, zero-padded; a code [d] is one frame."""
     x = np.atleast_2d(_standardised(mfcc, scale)).T
     start = max(0, x.shape[1] - 256) // 2
@@ -230,7 +228,7 @@ def voice_window(mfcc: Array, scale: PublicScale | None) -> Floats:
     return np.ascontiguousarray(np.pad(part, ((0, 0), (0, 256 - part.shape[1]))))
 
 
-def voice_sequence(mfcc: Array, scale: PublicScale | None) -> Floats:
+def voice_sequence(mfcc: Array, scale: PublicScale | None) -> Float32:
     """[frames, n] MFCC -> float32 [n, 256]: the middle 2.56 s; a short clip stands in its own mean.
 
     A code [d] is the same at every step, a code sequence is taken as frames are: nothing of either is lost but length.
@@ -238,7 +236,7 @@ def voice_sequence(mfcc: Array, scale: PublicScale | None) -> Floats:
     return _in_mean(np.atleast_2d(_standardised(mfcc, scale)).T, VOICE_STEPS)
 
 
-def _in_mean(sequence: Floats, steps: int) -> Floats:
+def _in_mean(sequence: Float32, steps: int) -> Float32:
     """[n, any] -> [n, steps]: the middle, or all of it in the middle of its mean."""
     size = sequence.shape[1]
     start = max(0, size - steps) // 2
@@ -248,7 +246,7 @@ def _in_mean(sequence: Floats, steps: int) -> Floats:
     return np.ascontiguousarray(made, np.float32)
 
 
-def _grey(frames: Array, side: int) -> Floats:
+def _grey(frames: Array, side: int) -> Float32:
     """uint8 [frames, h, w, 3], or grey [frames, h, w], -> float32 [frames, side, side] in [0, 1]."""
     import cv2
 
@@ -257,7 +255,7 @@ def _grey(frames: Array, side: int) -> Floats:
     return np.stack(small).astype(np.float32) / np.float32(255)
 
 
-def face_gradients(frames: Array, _scale: PublicScale | None) -> Floats:
+def face_gradients(frames: Array, _scale: PublicScale | None) -> Float32:
     """uint8 [frames, h, w, 3] -> float32 [576]: histograms of oriented gradients, averaged over the clip.
 
     After Dalal & Triggs, CVPR 2005: 48x48 grey, 6x6 cells, 8 orientations, each cell normalized by its 3x3
@@ -270,7 +268,7 @@ def face_gradients(frames: Array, _scale: PublicScale | None) -> Floats:
     return np.concatenate([stack.mean(0), stack.std(0) / 2]).astype(np.float32)
 
 
-def face_sequence(frames: Array, _scale: PublicScale | None) -> Floats:
+def face_sequence(frames: Array, _scale: PublicScale | None) -> Float32:
     """uint8 [frames, h, w, 3], or grey [frames, h, w], -> float32 [288, 16]: the histograms of `face_gradients`, frame
     by frame, at 16 places spread evenly over the clip. Codes are taken as those of a voice.
     """
@@ -281,7 +279,7 @@ def face_sequence(frames: Array, _scale: PublicScale | None) -> Floats:
     return np.ascontiguousarray(_oriented_histograms(frames[needed])[places].T, np.float32)
 
 
-def _oriented_histograms(frames: Array) -> Floats:
+def _oriented_histograms(frames: Array) -> Float32:
     """[frames, 288]: histograms of oriented gradients of each frame."""
     cells, bins = 6, 8
     histograms = []
@@ -302,7 +300,7 @@ def _oriented_histograms(frames: Array) -> Floats:
     return np.stack(histograms)
 
 
-def face_picture(frames: Array, _scale: PublicScale | None) -> Floats:
+def face_picture(frames: Array, _scale: PublicScale | None) -> Float32:
     """uint8 [frames, h, w, 3] -> float32 [3, 48, 48]: grey pictures at 25, 50 and 75 % of the clip.
 
     Codes are taken as those of a voice.

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
+from moretta.shared.core.array_types import Array
 from moretta.shared.models.head.expression import CHANNELS
 
 FILE = "expression.safetensors"
@@ -78,7 +78,7 @@ class ChannelNet(nn.Sequential):
         )
 
 
-def standardised(pictures: npt.NDArray[Any]) -> torch.Tensor:
+def standardised(pictures: Array) -> torch.Tensor:
     """Grey pictures [N, side, side] in 0 to 255 -> [N, 1, side, side] without their own brightness and contrast."""
     values = np.asarray(pictures, np.float32)
     mean, spread = values.mean((1, 2), keepdims=True), values.std((1, 2), keepdims=True)
@@ -86,20 +86,20 @@ def standardised(pictures: npt.NDArray[Any]) -> torch.Tensor:
 
 
 @cache
-def shipped_arrays(file: str = FILE) -> dict[str, npt.NDArray[Any]]:
+def shipped_arrays(file: str = FILE) -> dict[str, Array]:
     """Everything in a file that comes with the package, by name, read once per process."""
     from safetensors.numpy import load
 
     return load(files(__package__).joinpath(file).read_bytes())
 
 
-def net_arrays(net: nn.Module, prefix: str) -> dict[str, npt.NDArray[Any]]:
+def net_arrays(net: nn.Module, prefix: str) -> dict[str, Array]:
     """A network's tensors as arrays of 16 bits, half the size and as exact as needed."""
     state = {name: tensor for name, tensor in net.state_dict().items() if not name.endswith("num_batches_tracked")}
     return {prefix + name: tensor.detach().numpy().astype(np.float16) for name, tensor in state.items()}
 
 
-def filled(net: N, prefix: str, arrays: Mapping[str, npt.NDArray[Any]]) -> N:
+def filled(net: N, prefix: str, arrays: Mapping[str, Array]) -> N:
     """The network with tensors that `net_arrays` made, ready for inference."""
     state = {
         name.removeprefix(prefix): torch.from_numpy(array.astype(np.float32))

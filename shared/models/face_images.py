@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from moretta.shared.core.array_types import UInt8
 from moretta.shared.core.errors import ClipError, CorpusError
 from moretta.shared.core.labels import Emotion
 from moretta.shared.core.workers import cpu_count, map_files
@@ -30,7 +30,7 @@ _TOGETHER, _SHARES = 64, 8
 _RENDERED = (160, 120)  # pixels, as the synthetic corpus has them
 _POSE = (0.16, 0.08, 0.05)  # yaw, pitch, roll in radians: standard deviations
 
-Pictures = npt.NDArray[np.uint8]
+Pictures = UInt8
 """[N, side, side, 3], RGB; may be a memory map larger than memory."""
 Item = TypeVar("Item")
 

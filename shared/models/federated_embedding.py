@@ -11,12 +11,12 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from moretta.shared.core.array_types import Array, Float32, Float64, Int64
 from moretta.shared.features.federated_encoder import Arrays, FederatedEncoder, SiteTraining, Unit
 from moretta.shared.models.adversarial_embedding import (
     BOTTLENECK,
@@ -60,11 +60,11 @@ class EmbeddingEncoder(FederatedEncoder):
     """Strength of both reversals: it does not rise any more."""
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, width: int, strength: float) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array], *, width: int, strength: float) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.check_public`."""
         return cls(check_public(arrays, _rules(width)), strength)
 
-    def normalized(self, values: npt.NDArray[Any], *, unit: Unit) -> npt.NDArray[np.float32]:  # noqa: ARG002
+    def normalized(self, values: Array, *, unit: Unit) -> Float32:  # noqa: ARG002
         """Measurements normalized by public speech alone, each row by itself, whatever the unit is."""
         return placed(values, (self.arrays[PUBLIC_CENTER], self.arrays[PUBLIC_DEVIATION])).astype(np.float32)
 
@@ -79,8 +79,8 @@ class EmbeddingEncoder(FederatedEncoder):
 
     def targets(
         self,
-        normalized: npt.NDArray[np.float32],
-        labels: npt.NDArray[np.int64],  # noqa: ARG002
+        normalized: Float32,
+        labels: Int64,  # noqa: ARG002
         sexes: Sequence[str | None],
     ) -> torch.Tensor:
         """See `adversarial_embedding.terms`. A row's own place gives the nearest public person."""
@@ -114,7 +114,7 @@ class EmbeddingTraining(SiteTraining):
     def strength(self) -> float:
         """Strength of both reversals."""
 
-    def first_arrays(self, public: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    def first_arrays(self, public: Mapping[str, Array]) -> Arrays:
         """The public autoencoder, heads that were trained afresh behind it, and where public people are."""
         made, split = self._made(public), self._split()
         sent = {name.removeprefix(PREFIX): array for name, array in made.arrays.items()}
@@ -137,11 +137,11 @@ class EmbeddingTraining(SiteTraining):
         arrays[PEOPLE] = np.stack([places[known.person == one].mean(axis=0) for one in np.unique(known.person)])
         return {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
 
-    def encoder(self, arrays: Mapping[str, npt.NDArray[Any]], number: int) -> EmbeddingEncoder:  # noqa: ARG002
+    def encoder(self, arrays: Mapping[str, Array], number: int) -> EmbeddingEncoder:  # noqa: ARG002
         """See `EmbeddingEncoder.from_arrays`."""
         return EmbeddingEncoder.from_arrays(arrays, width=self.width, strength=self.strength)
 
-    def public_after(self, public: Mapping[str, npt.NDArray[Any]], weights: Arrays | None) -> Arrays:
+    def public_after(self, public: Mapping[str, Array], weights: Arrays | None) -> Arrays:
         """The trained autoencoder, and what readers find in it on the held-out public people."""
         if weights is None:
             return {ROUNDS: np.array([self.plan.rounds], np.int64)}
@@ -153,14 +153,14 @@ class EmbeddingTraining(SiteTraining):
         able = figures.person.able, figures.sex.able
         return dict(measured_embedding(found, split, able=able, seed=SEED, rounds=self.plan.rounds).arrays)
 
-    def _made(self, public: Mapping[str, npt.NDArray[Any]]) -> AdversarialEmbedding:
+    def _made(self, public: Mapping[str, Array]) -> AdversarialEmbedding:
         return AdversarialEmbedding.from_arrays(public, width=self.width)
 
     def _split(self) -> Split:
         return Split.of(self.public_rows(), seed=SEED)
 
 
-def _lost(encoder: EmbeddingEncoder, targets: torch.Tensor) -> npt.NDArray[np.float64]:
+def _lost(encoder: EmbeddingEncoder, targets: torch.Tensor) -> Float64:
     """Mean cross-entropies [2] of both heads on public people who were trained on, in nats."""
     places = targets[:, : encoder.arrays[PEOPLE].shape[1]]
     with torch.no_grad():

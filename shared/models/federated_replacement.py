@@ -12,12 +12,12 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from moretta.shared.core.array_types import Array, Float32, Int64
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.federated_encoder import Arrays, FederatedEncoder, SiteTraining, Unit
 from moretta.shared.models.network_arrays import array_rules, network_of
@@ -55,15 +55,13 @@ class ReplacementEncoder(FederatedEncoder):
     """Number of the round: donors are drawn anew in each."""
 
     @classmethod
-    def from_arrays(
-        cls, arrays: Mapping[str, npt.NDArray[Any]], *, sensitive: int | None, strength: float, number: int
-    ) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array], *, sensitive: int | None, strength: float, number: int) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.check_public`."""
         rules = array_rules(ReplacementNet) | scale_rules(CENTER, DEVIATION, WIDTH)
         rules |= {name: Rule((f"{name} clips", WIDTH), LIMIT) for name in DONORS}
         return cls(check_public(arrays, rules), sensitive, strength, number)
 
-    def normalized(self, values: npt.NDArray[Any], *, unit: Unit) -> npt.NDArray[np.float32]:  # noqa: ARG002
+    def normalized(self, values: Array, *, unit: Unit) -> Float32:  # noqa: ARG002
         """Measurements normalized by public speech alone, each row by itself, whatever the unit is."""
         return placed(values, (self.arrays[CENTER], self.arrays[DEVIATION])).astype(np.float32)
 
@@ -75,9 +73,7 @@ class ReplacementEncoder(FederatedEncoder):
         """Only where the sex is known: without it there is no donor, and nothing to train against."""
         return sex in SEXES
 
-    def targets(
-        self, normalized: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], sexes: Sequence[str | None]
-    ) -> torch.Tensor:
+    def targets(self, normalized: Float32, labels: Int64, sexes: Sequence[str | None]) -> torch.Tensor:
         """See `losses`. A donor is drawn by a digest of the row and the round, so no other row changes it."""
         wanted = normalized.copy()
         sex = np.array([SEXES.index(one) if one in SEXES else 0 for one in sexes], np.int64)
@@ -106,7 +102,7 @@ class ReplacementTraining(SiteTraining):
     def task(self) -> ReplacementTask:
         """The replacement and the options of its training."""
 
-    def first_arrays(self, public: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    def first_arrays(self, public: Mapping[str, Array]) -> Arrays:
         """The public autoencoder, and public clips of the replacement emotion by each sex."""
         made = ReplacementAutoencoder.from_arrays(public)
         known = self._split(made).some(held_out=False)
@@ -117,7 +113,7 @@ class ReplacementTraining(SiteTraining):
             arrays[name] = known.places[rows[:MAX_DONORS]] if len(rows) else np.zeros((1, WIDTH))
         return {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
 
-    def encoder(self, arrays: Mapping[str, npt.NDArray[Any]], number: int) -> ReplacementEncoder:
+    def encoder(self, arrays: Mapping[str, Array], number: int) -> ReplacementEncoder:
         """See `ReplacementEncoder.from_arrays`."""
         sensitive = None if self.task.sensitive is None else EMOTIONS[self.task.sensitive]
         classes = self.study.classes
@@ -128,7 +124,7 @@ class ReplacementTraining(SiteTraining):
             number=number,
         )
 
-    def public_after(self, public: Mapping[str, npt.NDArray[Any]], weights: Arrays | None) -> Arrays:
+    def public_after(self, public: Mapping[str, Array], weights: Arrays | None) -> Arrays:
         """The trained autoencoder, and what readers find in it on the held-out public people."""
         before = ReplacementAutoencoder.from_arrays(public)
         if weights is None:

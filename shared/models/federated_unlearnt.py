@@ -11,13 +11,13 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
+from moretta.shared.core.array_types import Array, Float32, Int64
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.terms import Modality
 from moretta.shared.features.federated_encoder import Arrays, FederatedEncoder, SiteTraining, Unit
@@ -65,7 +65,7 @@ class UnlearntEncoder(FederatedEncoder):
     @classmethod
     def from_arrays(
         cls,
-        arrays: Mapping[str, npt.NDArray[Any]],
+        arrays: Mapping[str, Array],
         *,
         modalities: Modalities,
         classes: tuple[str, ...] = EMOTIONS,
@@ -74,7 +74,7 @@ class UnlearntEncoder(FederatedEncoder):
         """Check and take what the coordinator sent. Errors: see `public_arrays.check_public`."""
         return cls(check_public(arrays, _rules(modalities)), modalities, classes, strength)
 
-    def normalized(self, values: npt.NDArray[Any], *, unit: Unit) -> npt.NDArray[np.float32]:  # noqa: ARG002
+    def normalized(self, values: Array, *, unit: Unit) -> Float32:  # noqa: ARG002
         """Inputs normalized by public people alone, each row by itself, whatever the unit is."""
         ends = np.cumsum([SIZES[name] for name in self.modalities])[:-1]
         parts = zip(self.modalities, np.split(values, ends, axis=1), strict=True)
@@ -91,8 +91,8 @@ class UnlearntEncoder(FederatedEncoder):
 
     def targets(
         self,
-        normalized: npt.NDArray[np.float32],  # noqa: ARG002
-        labels: npt.NDArray[np.int64],
+        normalized: Float32,  # noqa: ARG002
+        labels: Int64,
         sexes: Sequence[str | None],
     ) -> torch.Tensor:
         """See `unlearnt_gender.losses`. Weights are equal: how often a class is there depends on other clips."""
@@ -129,7 +129,7 @@ class UnlearntTraining(SiteTraining):
     def public_clips(self) -> PublicClips:
         """Clips of the public people, with all of the modalities."""
 
-    def first_arrays(self, public: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    def first_arrays(self, public: Mapping[str, Array]) -> Arrays:
         """The public branches, and heads that were trained afresh behind them."""
         made = self._made(public)
         split = self._split(made)
@@ -147,13 +147,13 @@ class UnlearntTraining(SiteTraining):
             arrays |= dict(zip((CENTER, DEVIATION), made["voice"].scale, strict=True))
         return {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
 
-    def encoder(self, arrays: Mapping[str, npt.NDArray[Any]], number: int) -> UnlearntEncoder:  # noqa: ARG002
+    def encoder(self, arrays: Mapping[str, Array], number: int) -> UnlearntEncoder:  # noqa: ARG002
         """See `UnlearntEncoder.from_arrays`."""
         return UnlearntEncoder.from_arrays(
             arrays, modalities=self.modalities, classes=self.study.classes, strength=self.strength
         )
 
-    def public_after(self, public: Mapping[str, npt.NDArray[Any]], weights: Arrays | None) -> Arrays:
+    def public_after(self, public: Mapping[str, Array], weights: Arrays | None) -> Arrays:
         """The trained branches, and what readers find in each on the held-out public people.
 
         Figures of the same network without reversal were measured when the public branches were trained.
@@ -172,7 +172,7 @@ class UnlearntTraining(SiteTraining):
             arrays |= {**made.arrays, f"{made.prefix(modality)}figures": figures.to_array()}
         return arrays
 
-    def _made(self, public: Mapping[str, npt.NDArray[Any]]) -> dict[Modality, UnlearntEmbedding]:
+    def _made(self, public: Mapping[str, Array]) -> dict[Modality, UnlearntEmbedding]:
         return {modality: UnlearntEmbedding.from_arrays(modality, public) for modality in self.modalities}
 
     def _split(self, made: Mapping[Modality, UnlearntEmbedding]) -> Split:
@@ -195,6 +195,6 @@ def _names(modality: Modality) -> tuple[str, ...]:
     return tuple(array_rules(BRANCHES[modality]))
 
 
-def _embeddings(network: UnlearntNet, split: Split) -> npt.NDArray[np.float32]:
+def _embeddings(network: UnlearntNet, split: Split) -> Float32:
     with torch.no_grad():
         return torch.cat([*network.embedded(split.tensor()).values()], dim=1).numpy()

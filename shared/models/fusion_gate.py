@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
+from moretta.shared.core.array_types import Float32, Float64
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.terms import Modality
 
-Floats = npt.NDArray[np.float32]
 MODALITIES: tuple[Modality, ...] = ("voice", "face")
 
 
@@ -76,10 +75,10 @@ class Prediction(NamedTuple):
     """Predictions of one model for its clips: pseudonyms [n], and log-probabilities float32 [n, classes]."""
 
     clips: tuple[str, ...]
-    logs: Floats
+    logs: Float32
 
 
-def gate_input(clips: tuple[str, ...], predictions: Mapping[Modality, Prediction]) -> Floats:
+def gate_input(clips: tuple[str, ...], predictions: Mapping[Modality, Prediction]) -> Float32:
     """Input of the gate for clips (pseudonyms), float32 [clips, 2 classes + 2].
 
     Log-probabilities of voice, of face, and whether each is there; of a modality that a clip has not, everything is 0.
@@ -98,7 +97,7 @@ def gate_input(clips: tuple[str, ...], predictions: Mapping[Modality, Prediction
     return rows
 
 
-def hide_some(rows: Floats, chances: npt.NDArray[np.float64], dropout: float) -> Floats:
+def hide_some(rows: Float32, chances: Float64, dropout: float) -> Float32:
     """Rows in which one modality of a clip that has both is hidden, here and there.
 
     Args:

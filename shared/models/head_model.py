@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array, Int64
 from moretta.shared.models.head.expression import channel_targets
 from moretta.shared.models.head.mesh import HeadAsset, load_asset
 from moretta.shared.models.head.render import (
@@ -68,7 +69,7 @@ class HeadModel:
         spread: standard deviation of the same.
     """
 
-    vertices: npt.NDArray[np.int64]
+    vertices: Int64
     rest: Values
     identity: Values
     channels: Values
@@ -147,7 +148,7 @@ class HeadModel:
         )
 
     @classmethod
-    def moved_by_asset(cls, vertices: npt.NDArray[np.int64], **learned: Values) -> Self:
+    def moved_by_asset(cls, vertices: Int64, **learned: Values) -> Self:
         """With channels and turn of the head asset."""
         asset = load_asset()
         moves: list[Values] = [asset.blend(targets)[vertices] for targets in channel_targets()]
@@ -158,14 +159,14 @@ class HeadModel:
         turn = np.clip((asset.rest[vertices, 1] - 5.7) / 0.7, 0, 1)
         return cls(vertices=vertices, channels=np.stack(moves), turn=turn * turn * (3 - 2 * turn), **learned)
 
-    def to_arrays(self, prefix: str) -> dict[str, npt.NDArray[Any]]:
+    def to_arrays(self, prefix: str) -> dict[str, Array]:
         """The model as named arrays, without those of the head asset."""
         arrays = {prefix + name: np.asarray(getattr(self, name), np.float32) for name in ("rest", "usual", "spread")}
         arrays[prefix + "identity"] = self.identity.astype(np.float16)
         return arrays | {prefix + "vertices": self.vertices.astype(np.int32)}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array], prefix: str) -> Self:
         """The inverse of `to_arrays`."""
         names = ("rest", "identity", "usual", "spread")
         learned = {name: np.asarray(arrays[prefix + name], np.float64) for name in names}
@@ -185,7 +186,7 @@ def true_points(identity: FaceIdentity, weights: dict[str, float], view: View, w
 
 
 @cache
-def head_points() -> npt.NDArray[np.int64]:
+def head_points() -> Int64:
     """Vertices of the asset that are landmarks, spread evenly over each part of a face, alike on both sides."""
     asset, twins = load_asset(), _twins()
     chosen: list[int] = []
@@ -199,7 +200,7 @@ def head_points() -> npt.NDArray[np.int64]:
 
 
 @cache
-def mirrored_points() -> npt.NDArray[np.int64]:
+def mirrored_points() -> Int64:
     """Where in `head_points` each point's counterpart on the other side of the face is, [points]."""
     place = {int(row): number for number, row in enumerate(head_points()[:-PUPILS])}
     pairs = [place[int(_twins()[row])] for row in place]
@@ -207,7 +208,7 @@ def mirrored_points() -> npt.NDArray[np.int64]:
 
 
 @cache
-def _twins() -> npt.NDArray[np.int64]:
+def _twins() -> Int64:
     """The vertex on the other side of the head, of each vertex of the asset."""
     from scipy.spatial import cKDTree
 
@@ -215,7 +216,7 @@ def _twins() -> npt.NDArray[np.int64]:
     return np.asarray(cKDTree(rest).query(rest * [-1, 1, 1])[1])
 
 
-def _spread(asset: HeadAsset, rows: npt.NDArray[np.int64], taken: list[int], count: int) -> list[int]:
+def _spread(asset: HeadAsset, rows: Int64, taken: list[int], count: int) -> list[int]:
     """Rows of vertices and their counterparts, each pair the farthest from all that were chosen before."""
     places, twins, chosen = asset.rest[rows], _twins(), list[int]()
     start = asset.rest[taken] if taken else places.mean(0)[None]

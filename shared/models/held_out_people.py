@@ -6,11 +6,11 @@ Of the others one clip in four is set aside: there an adversary in the loop is t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Literal, NamedTuple, Self, get_args
 
 import numpy as np
-import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array, Bool, Int64
 from moretta.shared.core.errors import StudyError
 from moretta.shared.data.tables import DEMOGRAPHICS_FILE
 from moretta.shared.features.speaker_code import PublicRows
@@ -23,8 +23,8 @@ FEWEST_CLIPS = 4
 """Fewest clips of a person: one in four is set aside, and half of a held-out person's train the fresh reader."""
 Attribute = Literal["speaker", "sex"]
 ATTRIBUTES: tuple[Attribute, ...] = get_args(Attribute)
-Labels = npt.NDArray[np.int64]
-Values = npt.NDArray[Any]
+Labels = Int64
+Values = Array
 
 
 class People(NamedTuple):
@@ -40,13 +40,13 @@ class People(NamedTuple):
     """Class index."""
 
     @classmethod
-    def of(cls, rows: PublicRows, mine: npt.NDArray[np.bool_]) -> Self:
+    def of(cls, rows: PublicRows, mine: Bool) -> Self:
         """The clips of some rows."""
         _, person = np.unique(rows.person[mine], return_inverse=True)
         sex = (rows.sex[mine] == SEXES[1]).astype(np.int64)
         return cls(rows.values[mine], person.astype(np.int64), sex, rows.emotion[mine])
 
-    def some(self, mine: npt.NDArray[np.bool_]) -> Self:
+    def some(self, mine: Bool) -> Self:
         """Some clips of them."""
         return type(self)(*(part[mine] for part in self))
 
@@ -123,7 +123,7 @@ def read_afresh(
     )
 
 
-def held_out_people(rows: PublicRows, *, seed: int) -> npt.NDArray[np.bool_]:
+def held_out_people(rows: PublicRows, *, seed: int) -> Bool:
     """Which rows are of people who are held out. Of speakers whose sex is not known, none is. Raises StudyError: fewer
     than three people of each sex whose sex is known."""
     people = {sex: np.unique(rows.person[rows.sex == sex]) for sex in SEXES}
@@ -153,6 +153,6 @@ def people_without_part(rows: PublicRows) -> int:
     return len(np.unique(rows.person[~(np.isin(rows.sex, SEXES) & _have_enough(rows))]))
 
 
-def _have_enough(rows: PublicRows) -> npt.NDArray[np.bool_]:
+def _have_enough(rows: PublicRows) -> Bool:
     names, counts = np.unique(rows.person, return_counts=True)
     return np.isin(rows.person, names[counts >= FEWEST_CLIPS])

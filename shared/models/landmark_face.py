@@ -12,15 +12,14 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moretta.shared.core.array_types import Float32, Float64, UInt8
+from moretta.shared.core.array_types import Array, Float32, Float64, UInt8
 from moretta.shared.core.workers import one_thread
 from moretta.shared.features.speaker_scale import LEVELS, WIDEST, PublicMeasures
 from moretta.shared.models.drawn_landmarks import COUNT
@@ -109,7 +108,7 @@ class LandmarkFigures(NamedTuple):
 class LandmarkFace:
     """Both trained networks and what the public person's points are like, as plain arrays."""
 
-    arrays: Mapping[str, npt.NDArray[Any]]
+    arrays: Mapping[str, Array]
 
     @classmethod
     def rules(cls) -> Rules:
@@ -125,7 +124,7 @@ class LandmarkFace:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
         return cls(named(arrays, cls.rules()))
 
@@ -175,7 +174,7 @@ class LandmarkFace:
         """Normalized points [n, 98, 2] of anybody -> the public person's coordinates [n, 24], finite, within +-3."""
         return self.shape.coordinates(self.converted(points))
 
-    def drawn(self, coordinates: npt.NDArray[Any]) -> UInt8:
+    def drawn(self, coordinates: Array) -> UInt8:
         """The public person at coordinates [n, 24], uint8 [n, 64, 64, 3]. Grey where the network gives no number."""
         places = torch.from_numpy(self.shape.points(coordinates).reshape(-1, _VALUES))
         parts = []
@@ -216,7 +215,7 @@ class PointModes:
         found = np.nan_to_num(rows @ self.modes.T / powers)
         return np.asarray(np.clip(found, -WIDEST, WIDEST))
 
-    def points(self, coordinates: npt.NDArray[Any]) -> Float32:
+    def points(self, coordinates: Array) -> Float32:
         """[n, 24] -> points [n, 98, 2]."""
         rows = self.mean + np.asarray(coordinates, np.float64) @ self.modes
         return np.asarray(rows.reshape(-1, COUNT, 2), np.float32)

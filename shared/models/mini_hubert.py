@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.features.mfcc import MELS, OUTPUT_RMS, Audio, Frames, check_samples, mfcc_batch
 from moretta.shared.models.network_arrays import array_rules, arrays_of, network_of
 from moretta.shared.pretrained.encoder import speech_only
@@ -75,7 +75,7 @@ class MiniHubertNet(nn.Module):
         return states @ functional.normalize(self.units, dim=-1).T / _TEMPERATURE
 
 
-def heard_frames(clips: Sequence[npt.NDArray[Any]]) -> list[Frames]:
+def heard_frames(clips: Sequence[Array]) -> list[Frames]:
     """Log mel energies [t, 40] of each clip, by an orthonormal cosine transform: silent ends are cut, levels are equal.
     Raises ClipError: see `check_samples`."""
     return mfcc_batch([_levelled(speech_only(check_samples(clip))) for clip in clips], MELS)
@@ -91,7 +91,7 @@ def _levelled(samples: Audio) -> Audio:
 class MiniHubert:
     """A trained encoder as plain arrays, without what only training needs."""
 
-    arrays: Mapping[str, npt.NDArray[Any]]
+    arrays: Mapping[str, Array]
 
     width = WIDTH
 
@@ -102,12 +102,12 @@ class MiniHubert:
         return {**scale_rules(_MEAN, _STD, MELS), **weights}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
         return cls(named(arrays, cls.rules()))
 
     @classmethod
-    def of(cls, network: MiniHubertNet, mean: npt.NDArray[Any], std: npt.NDArray[Any]) -> Self:
+    def of(cls, network: MiniHubertNet, mean: Array, std: Array) -> Self:
         """The arrays of a trained network."""
         weights = {name: array for name, array in arrays_of(network, PREFIX).items() if not _only_trained(name)}
         return cls({_MEAN: np.asarray(mean, np.float32), _STD: np.asarray(std, np.float32), **weights})
@@ -120,7 +120,7 @@ class MiniHubert:
         """All that it needs are its arrays."""
 
     @torch.inference_mode()
-    def embed(self, clips: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+    def embed(self, clips: Sequence[Array]) -> Float32:
         """float32 [clips, 128], finite whatever the weights are. Errors: see `heard_frames`."""
         rows = []
         for frames in heard_frames(clips):
@@ -130,7 +130,7 @@ class MiniHubert:
         return np.asarray(np.stack(rows), np.float32)
 
 
-def standardised(frames: Frames, mean: npt.NDArray[Any], std: npt.NDArray[Any]) -> Frames:
+def standardised(frames: Frames, mean: Array, std: Array) -> Frames:
     """Frames in public standard deviations from the public mean, within +- `FRAME_LIMIT`."""
     return np.asarray(bounded((frames - mean) / std, FRAME_LIMIT), np.float32)
 

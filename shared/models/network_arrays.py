@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
+from moretta.shared.core.array_types import Array
 from moretta.shared.study.public_arrays import Rule
 
 LARGEST_WEIGHT = 1e3
@@ -29,12 +29,12 @@ def array_rules(make: Callable[[], nn.Module], prefix: str = "") -> dict[str, Ru
     return {prefix + name: Rule(shape, LARGEST_WEIGHT) for name, shape in array_shapes(make).items()}
 
 
-def arrays_of(network: nn.Module, prefix: str) -> dict[str, npt.NDArray[Any]]:
+def arrays_of(network: nn.Module, prefix: str) -> dict[str, Array]:
     """The arrays of a network under these names."""
     return {prefix + name: np.asarray(tensor.detach()) for name, tensor in network.state_dict().items()}
 
 
-def network_of(make: Callable[[], Network], arrays: Mapping[str, npt.NDArray[Any]], prefix: str = "") -> Network:
+def network_of(make: Callable[[], Network], arrays: Mapping[str, Array], prefix: str = "") -> Network:
     """The network with these arrays. Parts that have none were there for training alone, and are zeros."""
     with torch.device("meta"):
         network = make()

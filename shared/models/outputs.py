@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from moretta.shared.core.array_types import Array, Float32, Float64
 from moretta.shared.core.terms import Modality
 from moretta.shared.models.emotion import EmotionModel, checked_weights, study_model
 from moretta.shared.models.fusion_gate import Prediction, gate_input
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import ModelKind
 
-Weights = Mapping[str, npt.NDArray[Any]]
-Rows = dict[str, npt.NDArray[np.float64]]
+Weights = Mapping[str, Array]
+Rows = dict[str, Float64]
 """Clip -> probability of each class."""
-Inputs = Mapping[Modality, tuple[Sequence[str], npt.NDArray[np.float32]]]
+Inputs = Mapping[Modality, tuple[Sequence[str], Float32]]
 """The clips that have a modality, and what its model takes of them, float32 [clips, ...]."""
 _LEAST_LOG = -1e4
 """Smallest logarithm of a probability, so that further results stay finite."""
@@ -54,7 +53,7 @@ def outputs_of(study: Study, models: Mapping[ModelKind, Weights], inputs: Inputs
     return outputs
 
 
-def log_probabilities(model: EmotionModel, weights: Weights, features: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+def log_probabilities(model: EmotionModel, weights: Weights, features: Float32) -> Array:
     """float32 [clips, ...] -> float32 [clips, classes], finite."""
     network = model.build(features.shape[1:])
     network.load_state_dict(checked_weights(model, weights, features.shape[1:]))
@@ -88,5 +87,5 @@ def _gated(outputs: Mapping[str, Rows], clips: tuple[str, ...], study: Study, we
     return dict(zip(clips, found, strict=True))
 
 
-def _probabilities(model: EmotionModel, weights: Weights, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def _probabilities(model: EmotionModel, weights: Weights, features: Float32) -> Float64:
     return np.exp(log_probabilities(model, weights, features).astype(np.float64))

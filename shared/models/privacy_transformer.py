@@ -14,12 +14,12 @@ from functools import cached_property, partial
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from moretta.shared.core.array_types import Array, Float32, Float64, Int64
 from moretta.shared.models.network_arrays import array_rules, arrays_of, network_of
-from moretta.shared.models.replacement_autoencoder import LIMIT, Floats, Scale, placed, scale_of
+from moretta.shared.models.replacement_autoencoder import LIMIT, Scale, placed, scale_of
 from moretta.shared.privacy.noise import bounded
 from moretta.shared.study.public_arrays import LARGEST, Rule, Rules, named, scale_rules
 
@@ -95,12 +95,12 @@ class TransformerFigures:
         }
         return tuple(what for what, is_found in found.items() if is_found)
 
-    def to_array(self) -> npt.NDArray[np.float32]:
+    def to_array(self) -> Float32:
         """The figures as one array, as the coordinator sends it."""
         return np.array(list(asdict(self).values()), np.float32)
 
     @classmethod
-    def from_array(cls, array: npt.NDArray[Any]) -> Self:
+    def from_array(cls, array: Array) -> Self:
         """The inverse of `to_array`."""
         return cls(**dict(zip((field.name for field in fields(cls)), map(float, array), strict=True)))
 
@@ -113,7 +113,7 @@ class TransformerFigures:
 class PrivacyTransformer:
     """A trained Transformer as plain arrays, with the voices that utterances are given."""
 
-    arrays: Mapping[str, npt.NDArray[Any]]
+    arrays: Mapping[str, Array]
 
     @classmethod
     def rules(cls, width: int) -> Rules:
@@ -126,12 +126,12 @@ class PrivacyTransformer:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, width: int) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array], *, width: int) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
         return cls(named(arrays, cls.rules(width)))
 
     @classmethod
-    def of(cls, network: TransformerNet, scale: Scale, voices: Floats, figures: TransformerFigures) -> Self:
+    def of(cls, network: TransformerNet, scale: Scale, voices: Float64, figures: TransformerFigures) -> Self:
         """The arrays of a trained network. The scale is that of the clones; voices are places [24, d]."""
         return cls(
             {
@@ -143,7 +143,7 @@ class PrivacyTransformer:
             }
         )
 
-    def on_scale_of(self, embeddings: npt.NDArray[Any]) -> Self:
+    def on_scale_of(self, embeddings: Array) -> Self:
         """A copy for clips like those of public embeddings [n, d]: recordings lie elsewhere than synthetic voices."""
         center, deviation = scale_of(np.asarray(embeddings, np.float64))
         return type(self)({**self.arrays, CENTER: center, DEVIATION: deviation})
@@ -157,7 +157,7 @@ class PrivacyTransformer:
     def _network(self) -> TransformerNet:
         return network_of(_nets(len(self.arrays[CENTER])), self.arrays, PREFIX).eval()
 
-    def __call__(self, embeddings: npt.NDArray[Any], targets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def __call__(self, embeddings: Array, targets: Int64) -> Float32:
         """Embeddings [n, d], and the number of a target voice for each, to places [n, d] in public deviations.
 
         They are finite and within +- `LIMIT`, whatever the weights are.
@@ -167,7 +167,7 @@ class PrivacyTransformer:
 
 
 @torch.inference_mode()
-def predicted(network: TransformerNet, places: npt.NDArray[Any], voices: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def predicted(network: TransformerNet, places: Array, voices: Array) -> Float32:
     """Places [n, d] of utterances in other voices [n, d]."""
     found = network(torch.tensor(places, dtype=torch.float32), torch.tensor(voices, dtype=torch.float32))
     return np.asarray(bounded(found.numpy(), LIMIT), np.float32)

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.models.adversaries import Adversary, AdversaryFigures
 from moretta.shared.models.network_arrays import array_rules, arrays_of, network_of
 from moretta.shared.models.replacement_autoencoder import Scale, placed
@@ -102,12 +102,12 @@ class RdalFigures(NamedTuple):
         """Length of the array."""
         return 1 + len(AdversaryFigures.names()) + len(cls._fields[1:])
 
-    def to_array(self) -> npt.NDArray[np.float32]:
+    def to_array(self) -> Float32:
         """The figures as one array, as the coordinator sends it."""
         return np.concatenate([[self.hidden.classes], self.hidden.to_array(), self[1:]], dtype=np.float32)
 
     @classmethod
-    def from_array(cls, array: npt.NDArray[Any]) -> Self:
+    def from_array(cls, array: Array) -> Self:
         """The inverse of `to_array`."""
         size = len(AdversaryFigures.names())
         hidden = AdversaryFigures.from_array(array[1 : 1 + size], classes=max(2, int(array[0])))
@@ -119,7 +119,7 @@ class RdalFigures(NamedTuple):
 class Rdal:
     """A trained mask and encoder as plain arrays."""
 
-    arrays: Mapping[str, npt.NDArray[Any]]
+    arrays: Mapping[str, Array]
 
     @classmethod
     def rules(cls, *, has_mask: bool) -> Rules:
@@ -133,7 +133,7 @@ class Rdal:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, has_mask: bool) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array], *, has_mask: bool) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
         return cls(named(arrays, cls.rules(has_mask=has_mask)))
 
@@ -160,20 +160,20 @@ class Rdal:
         return network_of(CodeNet, self.arrays, ENCODER).eval()
 
     @torch.no_grad()
-    def codes(self, mels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def codes(self, mels: Array) -> Float32:
         """Decibels of mel bands [n, 64, t] to codes [n, 64]: in public standard deviations, within +- 5."""
         places = band_places(mels, (self.arrays[MEL_CENTER], self.arrays[MEL_DEVIATION]))
         found = torch.cat([self.encoder(part) for part in torch.split(places, 64)]).numpy()
         scale = self.arrays[CODE_CENTER], self.arrays[CODE_DEVIATION]
         return placed(found, scale).astype(np.float32)
 
-    def __call__(self, samples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def __call__(self, samples: Array) -> Float32:
         """One clip to its code [64], finite whatever the weights are. Errors: see `check_samples`."""
-        code: npt.NDArray[np.float32] = self.codes(clip_mels(samples, self.mask)[None])[0]
+        code: Float32 = self.codes(clip_mels(samples, self.mask)[None])[0]
         return code
 
 
-def band_places(mels: npt.NDArray[Any], scale: Scale) -> Tensor:
+def band_places(mels: Array, scale: Scale) -> Tensor:
     """Decibels [n, 64, t] in public standard deviations of each band."""
     places = placed(np.swapaxes(mels, 1, 2), scale)
     return torch.from_numpy(np.ascontiguousarray(np.swapaxes(places, 1, 2), np.float32))

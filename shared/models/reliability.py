@@ -12,13 +12,14 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from moretta.shared.core.array_types import Float64, Int64
 from moretta.shared.core.errors import ReleaseError
 
 BINS = 15
 THOUSANDTHS = 1000
-Counts = npt.NDArray[np.int64]
+Counts = Int64
 """[15, 3]: clips, right ones among them, sum of their confidences in thousandths."""
-Probabilities = npt.NDArray[np.float64]
+Probabilities = Float64
 _LEAST = 1e-300
 _LOG_BOUNDS = (-3.0, 3.0)
 """Bounds of the logarithm of a temperature: beyond them a model is sure of everything or of nothing."""
@@ -26,7 +27,7 @@ LEAST_TEMPERATURE, LARGEST_TEMPERATURE = map(math.exp, _LOG_BOUNDS)
 """Smallest and largest temperature of `fit_temperature`, about 1/20 and 20."""
 
 
-def reliability_counts(probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> Counts:
+def reliability_counts(probabilities: Float64, labels: Int64) -> Counts:
     """Sort clips into bins by the probability of the class they are decided for.
 
     Args:
@@ -90,7 +91,7 @@ def tempered(probabilities: Probabilities, temperature: float) -> Probabilities:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def fit_temperature(probabilities: Probabilities, labels: npt.NDArray[np.int64]) -> float:
+def fit_temperature(probabilities: Probabilities, labels: Int64) -> float:
     """The temperature, from 1/20 to 20, at which the labels [clips] are most likely."""
     from scipy.optimize import minimize_scalar
 
@@ -100,6 +101,6 @@ def fit_temperature(probabilities: Probabilities, labels: npt.NDArray[np.int64])
     return float(np.exp(found.x))
 
 
-def surprise(probabilities: Probabilities, labels: npt.NDArray[np.int64]) -> float:
+def surprise(probabilities: Probabilities, labels: Int64) -> float:
     """Mean negative logarithm of the probability of the true class, in nats."""
     return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], _LEAST)).mean())

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from moretta.shared.core.array_types import Array, Float32, Float64
 from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.features.speaker_code import MIN_SPREAD
 from moretta.shared.models.adversaries import (
@@ -30,8 +30,7 @@ from moretta.shared.models.network_arrays import array_rules, array_shapes, arra
 from moretta.shared.privacy.noise import bounded
 from moretta.shared.study.public_arrays import LARGEST, Rule, Rules, named, scale_rules
 
-Floats = npt.NDArray[np.float64]
-Scale = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+Scale = tuple[Array, Array]
 """Mean and deviations [d] of public values."""
 
 WIDTH, BOTTLENECK = len(MEASUREMENTS), 32
@@ -59,9 +58,7 @@ def dense_autoencoder(
     return encoder, nn.Sequential(nn.Linear(bottleneck, between), nn.SELU(), nn.Linear(between, width))
 
 
-def reconstructed(
-    arrays: Mapping[str, npt.NDArray[Any]], places: Floats, *, prefix: str, is_bounded: bool = False
-) -> Floats:
+def reconstructed(arrays: Mapping[str, Array], places: Float64, *, prefix: str, is_bounded: bool = False) -> Float64:
     """Output of a `dense_autoencoder` with these arrays for places [n, width], computed without torch."""
     found = places
     for layer in _LAYERS:
@@ -109,13 +106,13 @@ def losses(outputs: Tensor, targets: Tensor) -> Tensor:
     return (made - wanted).square().mean(dim=1) + weight * cross_entropies(logits, sex)
 
 
-def scale_of(values: Floats) -> Scale:
+def scale_of(values: Float64) -> Scale:
     """Mean and deviation of public values [n, d]: no deviation is less than `MIN_SPREAD`."""
     spread = np.maximum(values.std(axis=0), MIN_SPREAD)
     return values.mean(axis=0).astype(np.float32), spread.astype(np.float32)
 
 
-def placed(values: npt.NDArray[Any], scale: Scale) -> Floats:
+def placed(values: Array, scale: Scale) -> Float64:
     """Values [n, d] in public standard deviations from the public mean, within +- `LIMIT`: each by itself."""
     center, deviation = scale
     return bounded((np.asarray(values, np.float64) - center) / deviation, LIMIT)
@@ -125,7 +122,7 @@ def placed(values: npt.NDArray[Any], scale: Scale) -> Floats:
 class ReplacementAutoencoder:
     """A trained autoencoder as plain arrays; sites apply it without torch."""
 
-    arrays: Mapping[str, npt.NDArray[Any]]
+    arrays: Mapping[str, Array]
 
     @classmethod
     def rules(cls) -> Rules:
@@ -138,18 +135,12 @@ class ReplacementAutoencoder:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
         return cls(named(arrays, cls.rules()))
 
     @classmethod
-    def of(
-        cls,
-        network: nn.Module,
-        scale: Scale,
-        figures: npt.NDArray[np.float32],
-        rounds: int = 0,
-    ) -> Self:
+    def of(cls, network: nn.Module, scale: Scale, figures: Float32, rounds: int = 0) -> Self:
         """The arrays of a trained network: weights, scale, and figures of held-out people."""
         weights = arrays_of(network, PREFIX)
         return cls(
@@ -180,10 +171,10 @@ class ReplacementAutoencoder:
         """The arrays as a network."""
         return network_of(partial(ReplacementNet, strength), self.arrays, PREFIX)
 
-    def places(self, values: npt.NDArray[Any]) -> Floats:
+    def places(self, values: Array) -> Float64:
         """Measurements [n, 95] as the network takes them."""
         return placed(values, self.scale)
 
-    def __call__(self, places: Floats) -> Floats:
+    def __call__(self, places: Float64) -> Float64:
         """Places [n, 95] to the places that are released, finite and within +- `LIMIT` whatever the weights are."""
         return bounded(reconstructed(self.arrays, places, prefix=PREFIX), LIMIT)

@@ -12,18 +12,16 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from moretta.shared.core.array_types import Array, Float64, Int64
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.workers import seeded
 from moretta.shared.features.speaker_code import CODE_LIMIT, HiddenLayer
 from moretta.shared.features.speaker_normalization import PRIOR_CLIPS_PER_VALUE
 from moretta.shared.models.optimizers import step_down
-
-Floats = npt.NDArray[np.float64]
 
 UNITS = 128
 DROPOUT = 0.5
@@ -43,7 +41,7 @@ class SpeakerNet(nn.Module):
         codes: Tensor = self.code(functional.dropout(torch.relu(self.hidden(dropped)), DROPOUT, self.training))
         return codes
 
-    def arrays(self) -> tuple[HiddenLayer, Floats]:
+    def arrays(self) -> tuple[HiddenLayer, Float64]:
         """The hidden units, and the directions [units, d] in them: together what `forward` is out of training."""
         weight, bias, directions = (
             tensor.detach().numpy() for tensor in (self.hidden.weight.mT, self.hidden.bias, self.code.weight.mT)
@@ -111,16 +109,14 @@ class PublicSpeech:
     A person's rows stand beside one another.
     """
 
-    def __init__(
-        self, places: npt.NDArray[Any], person: npt.NDArray[Any], emotion: npt.NDArray[np.int64], emotions: int
-    ) -> None:
+    def __init__(self, places: Array, person: Array, emotion: Int64, emotions: int) -> None:
         order = np.argsort(person, kind="stable")
         _, number, counts = np.unique(person[order], return_inverse=True, return_counts=True)
         self.places = torch.tensor(places[order], dtype=torch.float32)
         self.person, self.emotion = torch.tensor(number), torch.tensor(emotion[order])
         self.clips, self.emotions = [int(count) for count in counts], emotions
 
-    def some(self, speakers: npt.NDArray[np.int64]) -> PublicSpeech:
+    def some(self, speakers: Int64) -> PublicSpeech:
         """The speech of these people only."""
         rows = np.isin(self.person.numpy(), speakers)
         places, person, emotion = (part.numpy()[rows] for part in (self.places, self.person, self.emotion))
@@ -136,14 +132,8 @@ class PublicSpeech:
 
 
 def train_speaker_net(
-    places: npt.NDArray[Any],
-    person: npt.NDArray[Any],
-    emotion: npt.NDArray[np.int64],
-    *,
-    size: int,
-    noise: float,
-    seed: int,
-) -> tuple[HiddenLayer, Floats]:
+    places: Array, person: Array, emotion: Int64, *, size: int, noise: float, seed: int
+) -> tuple[HiddenLayer, Float64]:
     """Learn hidden units, and directions [units, size] in them. The same seed gives the same network.
 
     Args:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.core.workers import seeded
 from moretta.shared.features.mfcc import SAMPLE_RATE, check_samples
 from moretta.shared.models.adversaries import batches
@@ -32,7 +31,7 @@ _GROUPS, _KERNEL, _DROPOUT, _DROPPED = 4, 5, 0.5, 3
 _BATCH, _RATE = 16, 1e-3
 
 
-def magnitudes(samples: npt.NDArray[Any]) -> Tensor:
+def magnitudes(samples: Array) -> Tensor:
     """[257, 1 + samples // 320] of a mono clip at 16 kHz: Hamming windows of 32 ms every 20 ms. Errors: see
     `check_samples`."""
     sound = torch.from_numpy(check_samples(samples))
@@ -103,7 +102,7 @@ def masked_mels(found: Tensor, mask: MaskNet | None) -> Tensor:
     return mel_decibels(found if mask is None else found * mask(found[None])[0])
 
 
-def clip_mels(samples: npt.NDArray[Any], mask: MaskNet | None) -> npt.NDArray[np.float32]:
+def clip_mels(samples: Array, mask: MaskNet | None) -> Float32:
     """[64, 160] of the middle of a clip; a shorter one has its lowest value on both sides. Errors: see `magnitudes`."""
     mels = masked_mels(magnitudes(samples), mask).numpy()
     over = mels.shape[1] - FRAMES

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from moretta.shared.core.array_types import Float32
 from moretta.shared.core.errors import CorpusError, Interrupted, RunError
 from moretta.shared.models.autoencoder import Autoencoder
 from moretta.shared.models.face_images import Pictures
@@ -154,7 +154,7 @@ def _learn_epoch(
 
 def _batches(
     pictures: Pictures, size: int, rng: np.random.Generator, *, corrupted: bool
-) -> Iterator[tuple[Pictures, npt.NDArray[np.float32] | None]]:
+) -> Iterator[tuple[Pictures, Float32 | None]]:
     """Each picture once, in random order, every other one mirrored; uint8 [B, side, side, 3].
 
     With standard normal values of that shape, if `corrupted`.

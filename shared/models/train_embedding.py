@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from moretta.shared.core.array_types import unit_rows
+from moretta.shared.core.array_types import Float64, unit_rows
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.workers import seeded
@@ -31,7 +31,7 @@ from moretta.shared.models.adversarial_embedding import (
 from moretta.shared.models.adversaries import balance, batches, recall, strength_at, variation
 from moretta.shared.models.held_out_people import ATTRIBUTES, People, Split, read_afresh
 from moretta.shared.models.optimizers import step_down
-from moretta.shared.models.replacement_autoencoder import SEXES, Floats, Scale, placed, scale_of
+from moretta.shared.models.replacement_autoencoder import SEXES, Scale, placed, scale_of
 from moretta.shared.models.train_replacement import BATCH, RATE, READER_RATE
 from moretta.shared.pretrained.encoder import PretrainedEncoder
 from moretta.shared.study.public_arrays import PUBLIC_SEED
@@ -56,7 +56,7 @@ class Fitted(NamedTuple):
 
     network: EmbeddingNet
     scale: Scale
-    lost: Floats
+    lost: Float64
     """[epochs, 2] of speaker and of sex in nats, classes counting alike."""
 
 
@@ -160,7 +160,7 @@ def measured_embedding(
     return AdversarialEmbedding({**made.arrays, FIGURES: figures.to_array()})
 
 
-def distinctiveness_gain(known: People, others: People, released: Floats) -> float:
+def distinctiveness_gain(known: People, others: People, released: Float64) -> float:
     """Gain of voice distinctiveness in decibel, by cosines; odd clips of a person are compared with even ones.
 
     Cosines become log-likelihood ratios by pairs of original clips of the people trained on: whoever compares released
@@ -175,7 +175,7 @@ def distinctiveness_gain(known: People, others: People, released: Floats) -> flo
     ratio = LogisticRegression(class_weight="balanced").fit(100 * cosines, who[left] == who[right])
     odd = others.order() % 2 == 1
 
-    def dominance(voices: Floats) -> float:
+    def dominance(voices: Float64) -> float:
         scores = voices[~odd] @ voices[odd].T
         llr = ratio.decision_function(100 * scores.reshape(-1, 1)).reshape(scores.shape)
         return diagonal_dominance(similarity_matrix(llr, others.person[~odd], others.person[odd]))

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from moretta.shared.core.array_types import Float32, Int64
 from moretta.shared.core.workers import seeded
 from moretta.shared.models.adversaries import (
     Labelled,
@@ -35,7 +35,7 @@ _FULL, _MOST_LOST, _KEPT = 0.99, 2.0, 0.9
 _RATE, READER_RATE, _LARGEST_STEP = 1e-3, 3e-3, 1.0
 _CHECKED_BATCH = 128
 
-Labels = npt.NDArray[np.int64]
+Labels = Int64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +156,7 @@ def _gain(network: RdalNet, code: Tensor, hidden: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def codes_of(encoder: CodeNet, places: Tensor) -> npt.NDArray[np.float32]:
+def codes_of(encoder: CodeNet, places: Tensor) -> Float32:
     """Codes [n, 64] of mel bands [n, 64, t], without dropout."""
     encoder.eval()
     return np.asarray(torch.cat([encoder(part) for part in torch.split(places, _CHECKED_BATCH)]))

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from moretta.shared.core.array_types import Bool, Float64, Int64
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.reproducibility import derive
@@ -36,7 +36,6 @@ from moretta.shared.models.replacement_autoencoder import (
     FIGURES,
     SEXES,
     WIDTH,
-    Floats,
     ReplacementAutoencoder,
     ReplacementNet,
     Scale,
@@ -70,11 +69,11 @@ class ReplacementTask:
 class PublicSplit(NamedTuple):
     """Public speech in places, divided by people."""
 
-    places: Floats
-    emotion: npt.NDArray[np.int64]
-    sex: npt.NDArray[np.int64]
+    places: Float64
+    emotion: Int64
+    sex: Int64
     """Index in `SEXES`."""
-    is_held_out: npt.NDArray[np.bool_]
+    is_held_out: Bool
     scale: Scale
 
     @classmethod
@@ -101,7 +100,7 @@ class PublicSplit(NamedTuple):
             places=self.places[mine], emotion=self.emotion[mine], sex=self.sex[mine], is_held_out=self.is_held_out[mine]
         )
 
-    def donors(self, task: ReplacementTask) -> list[npt.NDArray[np.int64]]:
+    def donors(self, task: ReplacementTask) -> list[Int64]:
         """Rows of the replacement emotion for each sex. Raises StudyError: there are none, or no row of the sensitive
         emotion."""
         found = [np.flatnonzero((self.emotion == task.replacement) & (self.sex == sex)) for sex in range(len(SEXES))]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from moretta.shared.core.array_types import Array, Float32, Float64, Int64
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.workers import seeded
 from moretta.shared.models.adversaries import Labelled, batches, fresh_readers, linear_reader
@@ -25,11 +25,11 @@ from moretta.shared.models.privacy_transformer import (
     TransformerNet,
     predicted,
 )
-from moretta.shared.models.replacement_autoencoder import Floats, Scale, placed, scale_of
+from moretta.shared.models.replacement_autoencoder import Scale, placed, scale_of
 from moretta.shared.models.speech import Utterance, Voice, drawn_voices, parallel_speech
 
 BATCH, RATE, DECAY = 256, 2e-3, 1e-2
-Labels = npt.NDArray[np.int64]
+Labels = Int64
 
 
 class UtteranceEncoder(Protocol):
@@ -42,7 +42,7 @@ class UtteranceEncoder(Protocol):
     def ready(self) -> None:
         """Load what it needs; a StudyError where that is not on this machine."""
 
-    def embed(self, clips: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+    def embed(self, clips: Sequence[Array]) -> Float32:
         """float32 [clips, width]."""
 
 
@@ -64,14 +64,14 @@ class TransformerTask:
 class Clones(NamedTuple):
     """Utterances that several voices say."""
 
-    embeddings: Floats
+    embeddings: Float64
     """[utterances, together, d]"""
     voice: Labels
     """[utterances, together]"""
     emotion: Labels
     """[utterances]"""
 
-    def codes(self, places: Floats) -> Floats:
+    def codes(self, places: Float64) -> Float64:
         """Mean of the other clips of each clip's voice, [utterances, together, d]."""
         rows, voice = places.reshape(-1, places.shape[-1]), self.voice.ravel()
         total, count = np.zeros((int(voice.max()) + 1, rows.shape[1])), np.bincount(voice)
@@ -79,7 +79,7 @@ class Clones(NamedTuple):
         others = np.maximum(count[voice] - 1, 1)[:, None]
         return ((total[voice] - rows) / others).reshape(places.shape)
 
-    def rows(self, places: Floats) -> tuple[Floats, Labels, Labels]:
+    def rows(self, places: Float64) -> tuple[Float64, Labels, Labels]:
         """Places [n, d], voices [n] and emotions [n] of all clips."""
         together = self.voice.shape[1]
         return places.reshape(-1, places.shape[-1]), self.voice.ravel(), np.repeat(self.emotion, together)
@@ -167,7 +167,7 @@ def measured_transformer(
     own = np.stack([predicted(network, said, code) for said, code in zip(unseen, codes, strict=True)])
     truth = unseen[:, to]
 
-    def released(places: Floats) -> Floats:
+    def released(places: Float64) -> Float64:
         return predicted(network, places, voices[generator.integers(TARGETS, size=len(places))]).astype(np.float64)
 
     rows, person, emotion = others.rows(unseen)
@@ -175,7 +175,7 @@ def measured_transformer(
     hidden, hidden_trained = released(rows), released(trained)
     odd = np.repeat(np.arange(len(unseen)) % 2 == 1, others.voice.shape[1])
 
-    def speaker(values: Floats) -> float:
+    def speaker(values: Float64) -> float:
         return max(fresh_readers(Labelled(values[odd], person[odd]), Labelled(values[~odd], person[~odd]), seed=seed))
 
     figures = TransformerFigures(
@@ -192,12 +192,12 @@ def measured_transformer(
     return PrivacyTransformer.of(network, scale, voices, figures)
 
 
-def _placed(clones: Clones, scale: Scale) -> Floats:
+def _placed(clones: Clones, scale: Scale) -> Float64:
     rows = clones.embeddings.reshape(-1, clones.embeddings.shape[-1])
     return placed(rows, scale).reshape(clones.embeddings.shape)
 
 
-def _cosine(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+def _cosine(one: Array, other: Array) -> float:
     """Mean over rows, which are the last axis."""
     norms = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
     return float(((one * other).sum(axis=-1) / np.maximum(norms, 1e-9)).mean())

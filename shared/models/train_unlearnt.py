@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from moretta.shared.core.array_types import Bool, Float32, Int64
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import Modality
@@ -42,7 +42,6 @@ from moretta.shared.models.unlearnt_gender import (
     SIZES,
     STEPS,
     WIDTH,
-    Floats,
     UnlearntEmbedding,
     UnlearntFigures,
     UnlearntNet,
@@ -70,10 +69,10 @@ _TURNED, _SCALED, _MOVED = 0.1, 0.08, 0.08
 """Largest changes of faces: radians, a share, and half sides."""
 _COLOUR, _NOISE = 0.3, 0.2
 """Deviations, of values whose own is 1."""
-Labels = npt.NDArray[np.int64]
+Labels = Int64
 
 
-def _scale_of(voices: Floats | None, mine: npt.NDArray[np.bool_]) -> Scale:
+def _scale_of(voices: Float32 | None, mine: Bool) -> Scale:
     """Mean and deviations [bands] of the steps of some clips; without voices, nothing is moved."""
     if voices is None:
         return np.zeros(MELS, np.float32), np.ones(MELS, np.float32)
@@ -94,11 +93,11 @@ class UnlearntTask:
 class Split(NamedTuple):
     """Public clips as branches take them, divided by people."""
 
-    places: dict[Modality, Floats]
+    places: dict[Modality, Float32]
     emotion: Labels
     sex: Labels
     """Index in `SEXES`."""
-    is_held_out: npt.NDArray[np.bool_]
+    is_held_out: Bool
     scale: Scale
 
     @classmethod
@@ -261,7 +260,7 @@ def _partly_hidden(embeddings: Mapping[Modality, Tensor]) -> dict[Modality, Tens
 
 
 @torch.inference_mode()
-def _embedding(network: UnlearntNet, split: Split, modality: Modality) -> Floats:
+def _embedding(network: UnlearntNet, split: Split, modality: Modality) -> Float32:
     return np.asarray(network.branches[modality](torch.from_numpy(split.places[modality])))
 
 
@@ -284,7 +283,7 @@ def _read(network: UnlearntNet, split: Split, modality: Modality) -> _Read:
     return _Read(*found, float(loss))
 
 
-def _summary(places: Floats, modality: Modality) -> Floats:
+def _summary(places: Float32, modality: Modality) -> Float32:
     """Input of a linear reader of originals: mean and deviation of each band, or the mean picture, [n, d]."""
     if modality == "face":
         return np.asarray(places.reshape(len(places), PICTURES, -1).mean(axis=1))

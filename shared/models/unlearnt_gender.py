@@ -13,10 +13,10 @@ from functools import cached_property, partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.terms import Modality
 from moretta.shared.features.mfcc import MELS
@@ -25,8 +25,6 @@ from moretta.shared.models.network_arrays import array_rules, arrays_of, network
 from moretta.shared.models.replacement_autoencoder import MAX_ROUNDS, SEXES, Scale
 from moretta.shared.privacy.noise import bounded
 from moretta.shared.study.public_arrays import LARGEST, Rule, Rules, named, scale_rules
-
-Floats = npt.NDArray[np.float32]
 
 STEPS = 128
 """Steps of 20 ms, from the middle of a clip."""
@@ -184,12 +182,12 @@ class UnlearntFigures(NamedTuple):
         """Length of the array."""
         return len(AdversaryFigures.names()) + len(cls._fields) - 1
 
-    def to_array(self) -> Floats:
+    def to_array(self) -> Float32:
         """The figures as one array, as the coordinator sends it."""
         return np.append(self.sex.to_array(), np.array(self[1:], np.float32))
 
     @classmethod
-    def from_array(cls, array: npt.NDArray[Any]) -> Self:
+    def from_array(cls, array: Array) -> Self:
         """The inverse of `to_array`."""
         size = len(AdversaryFigures.names())
         return cls(AdversaryFigures.from_array(array[:size], classes=len(SEXES)), *array[size:].tolist())
@@ -204,7 +202,7 @@ class UnlearntEmbedding:
     """The trained branch of one modality as plain arrays, without the heads."""
 
     modality: Modality
-    arrays: Mapping[str, npt.NDArray[Any]]
+    arrays: Mapping[str, Array]
 
     @classmethod
     def prefix(cls, modality: Modality) -> str:
@@ -221,7 +219,7 @@ class UnlearntEmbedding:
         return {**array_rules(BRANCHES[modality], prefix), **{prefix + name: rule for name, rule in others.items()}}
 
     @classmethod
-    def from_arrays(cls, modality: Modality, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def from_arrays(cls, modality: Modality, arrays: Mapping[str, Array]) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
         return cls(modality, named(arrays, cls.rules(modality)))
 
@@ -252,7 +250,7 @@ class UnlearntEmbedding:
         """Rounds of training at the sites; 0 means that it was trained on public people alone."""
         return int(self._array("rounds")[0])
 
-    def __call__(self, measured: npt.NDArray[Any]) -> Floats:
+    def __call__(self, measured: Array) -> Float32:
         """Clips [n, values], as `shared/features/unlearnt_inputs.py` measures them, to [n, 32] within +-`LIMIT`.
 
         Finite whatever the weights are.
@@ -266,11 +264,11 @@ class UnlearntEmbedding:
     def _branch(self) -> nn.Module:
         return network_of(partial(BRANCHES[self.modality]), self.arrays, self.prefix(self.modality)).eval()
 
-    def _array(self, name: str) -> npt.NDArray[Any]:
+    def _array(self, name: str) -> Array:
         return self.arrays[self.prefix(self.modality) + name]
 
 
-def placed(measured: npt.NDArray[Any], scale: Scale | None) -> Floats:
+def placed(measured: Array, scale: Scale | None) -> Float32:
     """Measured clips [n, values] as a branch takes them: each band in public standard deviations from the public mean.
 
     Where there is no sound, and no number, it is the mean. Faces have their own scale already, and no other.

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from moretta.shared.core.array_types import Float32, UInt8
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.terms import Modality
@@ -23,7 +23,7 @@ from moretta.shared.features.faces import cropper_of
 from moretta.shared.features.mfcc import MELS, Audio, check_samples, mfcc_batch
 from moretta.shared.features.public_speech import MAX_FILES, Recording, Whose, public_speakers
 from moretta.shared.features.speaker_code import PublicRows
-from moretta.shared.models.unlearnt_gender import PICTURES, SIDE, STEPS, Floats
+from moretta.shared.models.unlearnt_gender import PICTURES, SIDE, STEPS
 
 FRAMES_PER_SECOND = 5.0
 """Frames per second of public videos, from which the pictures are chosen."""
@@ -34,13 +34,13 @@ _NO_CONTRAST = 1e-3
 class PublicClips(NamedTuple):
     """Clips of public people. Row i of each modality is from the same clip."""
 
-    inputs: dict[Modality, Floats]
+    inputs: dict[Modality, Float32]
     """[n, values] of each modality."""
     people: PublicRows
     """Person, sex and emotion of each row; without values."""
 
 
-def voice_input(clips: Sequence[Audio]) -> Floats:
+def voice_input(clips: Sequence[Audio]) -> Float32:
     """Log-mel bands of the middle 2.56 s of clips, [n, steps x bands]; no number where a clip is shorter."""
     from scipy.fft import idct
 
@@ -53,7 +53,7 @@ def voice_input(clips: Sequence[Audio]) -> Floats:
     return rows.reshape(len(clips), -1)
 
 
-def face_input(pictures: npt.NDArray[np.uint8]) -> Floats:
+def face_input(pictures: UInt8) -> Float32:
     """Crops of a clip [frames, side, side, 3] to few grey ones, [values]: minus the clip's mean, over its deviation.
 
     Complexion and light are in the mean, so neither is left.
@@ -103,11 +103,11 @@ def _of_recordings(recordings: Iterable[Recording], *, faces: bool, voices: bool
     return _gathered({m: np.concatenate(rows) for m, rows in parts.items()}, whose)
 
 
-def _gathered(inputs: dict[Modality, Floats], whose: Sequence[Whose]) -> PublicClips:
+def _gathered(inputs: dict[Modality, Float32], whose: Sequence[Whose]) -> PublicClips:
     return PublicClips(inputs, PublicRows.of(np.zeros((len(whose), 0)), whose))
 
 
-def _drawn(person: str, sex: str, emotion: int, number: int) -> Floats:
+def _drawn(person: str, sex: str, emotion: int, number: int) -> Float32:
     """The face of a synthetic person in some clip."""
     from moretta.shared.models.head import render_clip
 
@@ -131,7 +131,7 @@ def _of_videos(folder: Path, *, voices: bool, seed: int) -> PublicClips:
     corpus = read_corpus(folder, classes=EMOTIONS)
     filmed = [clip for clip in corpus.clips if clip.video is not None]
     order = np.random.default_rng([seed, 0xF11]).permutation(len(filmed))[:MAX_FILES]
-    faces: list[Floats] = []
+    faces: list[Float32] = []
     sounds: list[Audio] = []
     whose: list[tuple[str, int, str]] = []
     for clip, face, sound in _readable([filmed[i] for i in np.sort(order)], voices=voices):
@@ -145,14 +145,14 @@ def _of_videos(folder: Path, *, voices: bool, seed: int) -> PublicClips:
             expected="videos of public people, in CREMA-D's layout: VideoFlash/1001_IEO_ANG_HI.flv",
             fix="name another public folder, or leave it out to use synthetic people",
         )
-    inputs: dict[Modality, Floats] = {}
+    inputs: dict[Modality, Float32] = {}
     if voices:
         inputs["voice"] = np.concatenate([voice_input(sounds[i : i + _BATCH]) for i in range(0, len(sounds), _BATCH)])
     inputs["face"] = np.stack(faces)
     return _gathered(inputs, whose)
 
 
-def _readable(clips: Sequence[Any], *, voices: bool) -> Iterator[tuple[Any, Floats, Any]]:
+def _readable(clips: Sequence[Any], *, voices: bool) -> Iterator[tuple[Any, Float32, Any]]:
     from moretta.shared.data.recordings import read_pictures, read_sound
 
     for clip in clips:

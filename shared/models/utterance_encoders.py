@@ -10,11 +10,11 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.workers import Pace, in_lines
@@ -54,7 +54,7 @@ class HubertMean:
         """Read its weights; a StudyError where they are not on this machine."""
         _ = self._network
 
-    def embed(self, clips: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+    def embed(self, clips: Sequence[Array]) -> Float32:
         """float32 [clips, 768]."""
         sound = [check_samples(clip) for clip in clips]
         return self._network.summarise(sound, layer=HUBERT_LAYER)[:, : self.width]
@@ -68,7 +68,7 @@ class Measurements:
     def ready(self) -> None:
         """Nothing is needed."""
 
-    def embed(self, clips: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+    def embed(self, clips: Sequence[Array]) -> Float32:
         """float32 [clips, 95]."""
         return np.concatenate([measured_clip(check_samples(clip), in_windows=False) for clip in clips])
 
@@ -78,7 +78,7 @@ def encoder_rules(tier: Tier) -> Rules:
     return MiniHubert.rules() if tier == "mini-hubert" else {}
 
 
-def encoder_of(tier: Tier, arrays: Mapping[str, npt.NDArray[Any]]) -> UtteranceEncoder:
+def encoder_of(tier: Tier, arrays: Mapping[str, Array]) -> UtteranceEncoder:
     """The encoder, with its public arrays. Errors: see `public_arrays.named`."""
     if tier == "mini-hubert":
         return MiniHubert.from_arrays(arrays)
@@ -112,7 +112,7 @@ def mini_hubert_of(
         content.update(clip.data)
     task = MiniHubertTask(steps=steps, seed=SEED)
 
-    def train() -> Mapping[str, npt.NDArray[Any]]:
+    def train() -> Mapping[str, Array]:
         pace = Pace(in_lines(notify), f"training a small HuBERT on {len(clips)} clips, once", steps)
         return train_mini_hubert(clips, task, pace.step).encoder.arrays
 

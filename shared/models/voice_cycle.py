@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moretta.shared.core.array_types import Float32, Float64
+from moretta.shared.core.array_types import Array, Float32, Float64
 from moretta.shared.core.workers import one_thread
 from moretta.shared.features.world_voice import (
     HIGHEST_HERTZ,
@@ -136,7 +135,7 @@ class CycleFigures(NamedTuple):
 class VoiceCycle:
     """Both trained generators and the statistics of both pools, as plain arrays."""
 
-    arrays: Mapping[str, npt.NDArray[Any]]
+    arrays: Mapping[str, Array]
     width: int
 
     @classmethod
@@ -154,7 +153,7 @@ class VoiceCycle:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, width: int) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array], *, width: int) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
         return cls(named(arrays, cls.rules(width)), width)
 
@@ -223,7 +222,7 @@ class Pools:
         center, pitch = [rows.mean(axis=0) for rows in stacked], [float(melody.mean()) for melody in melodies]
         return cls(np.array(center), np.array(spreads), np.array(pitch), np.array(tones))
 
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def to_arrays(self) -> dict[str, Array]:
         """The arrays by name, as the coordinator sends them."""
         parts = self.center, self.spread, self.pitch, self.pitch_spread
         return {
@@ -235,7 +234,7 @@ class Pools:
         found = (cepstra - self.center[pool]) / self.spread[pool]
         return np.asarray(np.clip(np.nan_to_num(found), -_MOST_DEVIATIONS, _MOST_DEVIATIONS), np.float32)
 
-    def restored(self, places: npt.NDArray[Any], pool: int) -> Float64:
+    def restored(self, places: Array, pool: int) -> Float64:
         """The inverse of `places`."""
         inside = np.clip(np.nan_to_num(places.astype(np.float64)), -_MOST_DEVIATIONS, _MOST_DEVIATIONS)
         return np.asarray(inside * self.spread[pool] + self.center[pool])

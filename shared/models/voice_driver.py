@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 
-from moretta.shared.core.array_types import Float32
+from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.world_voice import WorldVoice
 from moretta.shared.models.network_arrays import LARGEST_WEIGHT
@@ -63,11 +62,11 @@ class VoiceDriver:
         return {WEIGHTS: shape, SHARES: Rule((len(SOUND),), LARGEST_WEIGHT)}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, width: int) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array], *, width: int) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
         return cls(*named(arrays, cls.rules(width)).values())
 
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def to_arrays(self) -> dict[str, Array]:
         """The arrays by name, as the coordinator sends them."""
         return {WEIGHTS: self.weights, SHARES: self.explained}
 
@@ -75,7 +74,7 @@ class VoiceDriver:
         """Rounded figures by name, for the statement of a release."""
         return {name: round(float(share), 3) for name, share in zip(SOUND, self.explained, strict=True)}
 
-    def change(self, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Change:
+    def change(self, before: Array, after: Array) -> Change:
         """The change from one embedding [d] to another, within limits that no weights can exceed."""
         ratios = np.nan_to_num(np.asarray(after - before, np.float64) @ self.weights)
         limits = np.log(list(_WIDEST.values()))
@@ -98,6 +97,6 @@ def train_driver(encoder: PretrainedEncoder, *, seed: int, voices: int = VOICES)
     return VoiceDriver(np.asarray(weights, np.float32), explained.astype(np.float32))
 
 
-def _said(voice: Voice, utterance: Utterance) -> npt.NDArray[np.float32]:
+def _said(voice: Voice, utterance: Utterance) -> Float32:
     emotion = EMOTIONS[utterance.emotion]
     return synthesize(voice, emotion, utterance.sentence, intensity=utterance.intensity, seed=utterance.seed)

@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.terms import PrivacyStatement, PrivacyUnit
 from moretta.shared.privacy.mechanism import (
     ORDERS,
@@ -194,7 +195,7 @@ class RandomizedResponse(Mechanism):
         curve = renyi_of_table(np.array([keep, other, *rest]), np.array([other, keep, *rest]))
         return np.minimum(self.tokens * curve, self.pure_epsilon)
 
-    def randomize(self, tokens: npt.NDArray[Any], noise: NoiseSource) -> npt.NDArray[np.int32]:
+    def randomize(self, tokens: Array, noise: NoiseSource) -> npt.NDArray[np.int32]:
         """Tokens, int32, to be released in place of `tokens`.
 
         Args:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from moretta.shared.core.array_types import Float64
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.terms import PrivacyUnit
 
-Curve = npt.NDArray[np.float64]
+Curve = Float64
 """Renyi divergence at each of `ORDERS`."""
 ORDERS: tuple[float, ...] = (
     *(1.001, 1.002, 1.005, 1.01, 1.02, 1.05),

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from moretta.shared.core.array_types import Array, Float32, Float64
+
 _DRAWS = 4
 """Gaussians whose sum, over 2, is one of the same spread. From the way floating-point numbers are drawn follows which
 of them one draw cannot give (Mironov's attack); to undo a sum of 2 n draws takes 2^(53 (2 n - 1)) trials (Holohan and
@@ -32,20 +32,20 @@ class NoiseSource(ABC):
     kind: ClassVar[Literal["system", "seeded"]]
 
     @abstractmethod
-    def uniform(self, shape: tuple[int, ...]) -> Floats:
+    def uniform(self, shape: tuple[int, ...]) -> Float64:
         """Uniform on (0, 1), both ends excluded."""
 
-    def laplace(self, scale: float, shape: tuple[int, ...]) -> Floats:
+    def laplace(self, scale: float, shape: tuple[int, ...]) -> Float64:
         """Laplace with mean 0 and the given scale, by inversion."""
         centred = self.uniform(shape) - 0.5
         return -scale * np.sign(centred) * np.log1p(-2.0 * np.abs(centred))
 
     @abstractmethod
-    def normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
+    def normal(self, scale: float, shape: tuple[int, ...]) -> Float64:
         """Gaussian with mean 0 and the given standard deviation."""
 
     @abstractmethod
-    def private_normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
+    def private_normal(self, scale: float, shape: tuple[int, ...]) -> Float64:
         """Normal noise for values that a guarantee rests on: see `_DRAWS`."""
 
 
@@ -54,7 +54,7 @@ class SystemNoise(NoiseSource):
 
     kind = "system"
 
-    def uniform(self, shape: tuple[int, ...]) -> Floats:
+    def uniform(self, shape: tuple[int, ...]) -> Float64:
         """Uniform on (0, 1) with 52 random bits each: with the half that is added, all that a float64 holds."""
         words = np.frombuffer(_system_bytes(8 * int(np.prod(shape))), dtype="<u8") >> np.uint64(12)
         values = words.astype(np.float64)
@@ -62,17 +62,17 @@ class SystemNoise(NoiseSource):
         values *= 2.0**-52
         return values.reshape(shape)
 
-    def normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
+    def normal(self, scale: float, shape: tuple[int, ...]) -> Float64:
         """Gaussian by inversion of its distribution function."""
         import torch
 
         centred = 2.0 * self.uniform(shape) - 1.0  # exact: odd multiples of 2^-52
-        noise: Floats = torch.from_numpy(centred).erfinv_().numpy() * (scale * np.sqrt(2.0))
+        noise: Float64 = torch.from_numpy(centred).erfinv_().numpy() * (scale * np.sqrt(2.0))
         return noise
 
-    def private_normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
+    def private_normal(self, scale: float, shape: tuple[int, ...]) -> Float64:
         """Sum of four draws, over two."""
-        total: Floats = self.normal(scale / 2, (_DRAWS, *shape)).sum(axis=0)
+        total: Float64 = self.normal(scale / 2, (_DRAWS, *shape)).sum(axis=0)
         return total
 
 
@@ -95,20 +95,20 @@ class SeededNoise(NoiseSource):
         digest = hashlib.sha256("\x1f".join(map(str, (seed, *labels))).encode()).digest()
         self._generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
-    def uniform(self, shape: tuple[int, ...]) -> Floats:
+    def uniform(self, shape: tuple[int, ...]) -> Float64:
         """Uniform on (0, 1)."""
         return np.clip(self._generator.random(shape), 2.0**-54, 1.0 - 2.0**-53)
 
-    def normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
+    def normal(self, scale: float, shape: tuple[int, ...]) -> Float64:
         """Gaussian."""
         return scale * self._generator.standard_normal(shape)
 
-    def private_normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
+    def private_normal(self, scale: float, shape: tuple[int, ...]) -> Float64:
         """See `normal`: an attacker with the seed needs no attack."""
         return self.normal(scale, shape)
 
 
-def on_grid(values: Floats, scale: float) -> npt.NDArray[np.float32]:
+def on_grid(values: Float64, scale: float) -> Float32:
     """Noisy values rounded to a fixed grid of 2^-12 scales of their noise, as float32: no bit finer than that leaves.
 
     Args:
@@ -119,14 +119,14 @@ def on_grid(values: Floats, scale: float) -> npt.NDArray[np.float32]:
     return np.asarray(np.round(values / step) * step, np.float32)
 
 
-def bounded(values: npt.NDArray[Any], limit: float) -> Floats:
+def bounded(values: Array, limit: float) -> Float64:
     """Values cut to +- `limit`; 0 where there is no number."""
     cut = np.clip(np.asarray(values, np.float64), -limit, limit)
     missing = np.isnan(cut)
     return np.where(missing, 0.0, cut) if missing.any() else cut
 
 
-def in_ball(values: npt.NDArray[Any], radius: float) -> Floats:
+def in_ball(values: Array, radius: float) -> Float64:
     """A vector cut to an L2 norm of `radius`; zeros where it has no norm, as of a value that is not finite."""
     exact = np.asarray(values, np.float64)
     with np.errstate(over="ignore"):

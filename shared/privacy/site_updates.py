@@ -23,12 +23,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array, Float64
 from moretta.shared.core.terms import PrivacyUnit
 from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
 from moretta.shared.privacy.mechanism import Curve, Mechanism, Relation, check_positive, mechanism
 from moretta.shared.study.schema import Study
 
-Floats = npt.NDArray[np.float64]
 Words = npt.NDArray[np.uint32]
 MAX_SITES = 1024
 """So many updates add up without running over."""
@@ -141,12 +141,8 @@ def plan_site_level(study: Study) -> SitePlan | None:
 
 
 def clipped_change(
-    sent: Mapping[str, npt.NDArray[Any]],
-    update: Mapping[str, npt.NDArray[Any]],
-    *,
-    trained: Collection[str],
-    norm: float,
-) -> dict[str, Floats]:
+    sent: Mapping[str, Array], update: Mapping[str, Array], *, trained: Collection[str], norm: float
+) -> dict[str, Float64]:
     """The change by an update, float64, with an L2 norm of all its arrays together of `norm` at most.
 
     An update with a value that is not finite changes nothing: scaled it would stay so, and noise would not hide it.
@@ -160,9 +156,7 @@ def clipped_change(
     return {name: array * scale for name, array in change.items()}
 
 
-def changed(
-    sent: Mapping[str, npt.NDArray[Any]], change: Mapping[str, npt.NDArray[np.floating[Any]]]
-) -> dict[str, npt.NDArray[Any]]:
+def changed(sent: Mapping[str, Array], change: Mapping[str, npt.NDArray[np.floating[Any]]]) -> dict[str, Array]:
     """The global weights with a change, in the types that they had; what it does not name stays as it was."""
     return {
         name: (array.astype(np.float64) + change[name]).astype(array.dtype) if name in change else array
@@ -192,7 +186,7 @@ def quantum(study: Study) -> float:
     return (study.aggregation.clipping_norm + _SIGMAS * share) * MAX_SITES / _TOP
 
 
-def quantised(change: Mapping[str, Floats], study: Study) -> dict[str, npt.NDArray[np.int32]]:
+def quantised(change: Mapping[str, Float64], study: Study) -> dict[str, npt.NDArray[np.int32]]:
     """A clipped change, with its share of the noise, in whole numbers: rounded once, and never cut again.
 
     The noise is added before it is rounded, and a sum of rounded numbers is not the rounded sum. This costs no privacy:
@@ -204,7 +198,7 @@ def quantised(change: Mapping[str, Floats], study: Study) -> dict[str, npt.NDArr
     return {name: np.rint(array / step).astype(np.int32) for name, array in change.items()}
 
 
-def mean_of_sum(total: Words, shapes: Mapping[str, tuple[int, ...]], *, sites: int, study: Study) -> dict[str, Floats]:
+def mean_of_sum(total: Words, shapes: Mapping[str, tuple[int, ...]], *, sites: int, study: Study) -> dict[str, Float64]:
     """The mean change from the sum of what sites packed, once its masks are off. `total`: uint32 [values], modulo 2^32,
     of `sites` sites."""
     values = total.view(np.int32).astype(np.float64) * (quantum(study) / sites)

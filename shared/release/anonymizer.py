@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
+from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.core.terms import Modality, PrivacyStatement, PrivacyUnit
 from moretta.shared.features.voice_forms import frame_count
 from moretta.shared.privacy.mechanism import Mechanism, Pure, Unbounded
@@ -27,7 +25,6 @@ from moretta.shared.study.schema import Study
 if TYPE_CHECKING:
     from moretta.shared.features.federated_encoder import SiteTraining
 
-Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 Notify = Callable[[str], None]
 Speaker = str
@@ -118,7 +115,7 @@ class Anonymizer(ABC):
     # The release.
 
     @property
-    def codebook(self) -> npt.NDArray[np.float32] | None:
+    def codebook(self) -> Float32 | None:
         """float32 [k, d] that released tokens are read with. Default: none."""
         return None
 

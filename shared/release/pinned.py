@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors.numpy import load
 
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import StudyError
 
 FOLDER = Path(__file__).with_name("public")
@@ -25,7 +25,7 @@ SCALE = "/scale"
 """Ends the name of the factors by which an array that is stored in 8 bits is multiplied, one for each of its rows."""
 
 
-def pinned_arrays(choices: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]] | None:
+def pinned_arrays(choices: Mapping[str, Any]) -> dict[str, Array] | None:
     """The arrays that were built for exactly these choices; None if there are none. Raises StudyError: a file is
     missing, or is not the one that was pinned."""
     entry = next((entry for entry in _entries(FOLDER) if entry["choices"] == choices), None)

@@ -13,13 +13,12 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
+from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.terms import CODEBOOK_FORMS, MODALITIES, Modality
 from moretta.shared.release.release_format import (
@@ -68,7 +67,7 @@ class Release:
         return tuple(m for m in MODALITIES if any(getattr(clip, m) is not None for clip in self.clips))
 
     @cached_property
-    def codebook(self) -> npt.NDArray[np.float32] | None:
+    def codebook(self) -> Float32 | None:
         """The voice codebook, float32 [k, coefficients], if the release has one."""
         path = self.folder / CODEBOOK_FILE
         if not path.exists():
@@ -81,7 +80,7 @@ class Release:
             raise ReleaseError("a codebook with values that are not finite", expected="finite values")
         return codebook
 
-    def arrays(self, modality: Modality) -> Iterator[tuple[ReleasedClip, npt.NDArray[Any]]]:
+    def arrays(self, modality: Modality) -> Iterator[tuple[ReleasedClip, Array]]:
         """Every usable array of one modality with its clip; damaged ones are counted and left out."""
         statement = self.anonymizer(modality)
         if statement is None:
@@ -97,7 +96,7 @@ class Release:
                 continue
             yield clip, array
 
-    def array(self, modality: Modality, clip: ReleasedClip) -> npt.NDArray[Any]:
+    def array(self, modality: Modality, clip: ReleasedClip) -> Array:
         """One array, of the form that the statement names. Raises ReleaseError: it was not released, cannot be read, or
         breaks the format."""
         statement, file = self.anonymizer(modality), shard_of(clip, modality)
@@ -165,11 +164,11 @@ def _why(error: Exception) -> str:
     return str(error)[:200]
 
 
-def _read_tensor(path: Path, key: str) -> npt.NDArray[Any]:
+def _read_tensor(path: Path, key: str) -> Array:
     try:
         check_header(path)
         with safe_open(path, framework="numpy") as file:
-            tensor: npt.NDArray[Any] = file.get_tensor(key)
+            tensor: Array = file.get_tensor(key)
             return tensor
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
         raise ReleaseError(

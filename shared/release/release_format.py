@@ -6,9 +6,9 @@ import json
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, field_validator
 
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.labels import ClassName, Code
 from moretta.shared.core.terms import (
@@ -131,7 +131,7 @@ def age_group(age: int | None) -> AgeGroup | None:
     return None if age is None else next((group for limit, group in _AGE_GROUPS if age < limit), "old")
 
 
-def check_array(modality: Modality, form: str, array: npt.NDArray[Any], *, codebook_size: int | None = None) -> None:
+def check_array(modality: Modality, form: str, array: Array, *, codebook_size: int | None = None) -> None:
     """Check one released array: dtype, shape, size, range and finiteness. Raises ReleaseError: naming what is wrong."""
     rule = {
         ("voice", "tokens"): (np.int32, 1, (MAX_VOICE_FRAMES,)),

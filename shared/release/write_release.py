@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors.numpy import save
 
+from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.terms import Modality
@@ -30,11 +29,11 @@ class _Shards:
 
     def __init__(self, folder: Path, modality: Modality) -> None:
         self._folder, self._modality = folder, modality
-        self._arrays: dict[str, npt.NDArray[Any]] = {}
+        self._arrays: dict[str, Array] = {}
         self._bytes = 0
         self._index = 0
 
-    def add(self, key: str, array: npt.NDArray[Any]) -> int:
+    def add(self, key: str, array: Array) -> int:
         if self._arrays and self._bytes + array.nbytes > SHARD_BYTES:
             self.flush()
         self._arrays[key] = np.ascontiguousarray(array)
@@ -56,9 +55,7 @@ class ReleaseWriter:
         codebook: float32 [k, coefficients], where the voice form is tokens.
     """
 
-    def __init__(
-        self, folder: Path, *, forms: dict[Modality, str], codebook: npt.NDArray[np.float32] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *, forms: dict[Modality, str], codebook: Float32 | None = None) -> None:
         if (folder / STATEMENT_FILE).exists():
             raise ReleaseError(f"a release in {folder}", expected="an empty folder", fix="choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +78,7 @@ class ReleaseWriter:
         """Speakers so far."""
         return len({clip.speaker for clip in self._clips})
 
-    def add(self, clip: ReleasedClip, arrays: dict[Modality, npt.NDArray[Any]]) -> None:
+    def add(self, clip: ReleasedClip, arrays: dict[Modality, Array]) -> None:
         """Add one clip with its arrays; the shard indices of `clip` are filled in here. Raises ReleaseError: an array
         breaks the format."""
         for modality, array in arrays.items():

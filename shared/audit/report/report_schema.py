@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from moretta.shared.audit.metrics import confusion
 from moretta.shared.audit.result import Result
+from moretta.shared.core.array_types import Int64
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.labels import EMOTIONS, original_columns
 
@@ -127,7 +128,7 @@ class PublicStart(Record):
 
 def emotion_result(
     scores: npt.ArrayLike,
-    truth: Sequence[int] | npt.NDArray[np.int64],
+    truth: Sequence[int] | Int64,
     speakers: Sequence[Hashable],
     *,
     seed: int,
@@ -156,7 +157,7 @@ def emotion_result(
         expected = f"one finite row of {len(classes)} scores for each of at least one clip"
         raise RunError(found, expected=expected, fix="check that the fold has clips and the model did not diverge")
 
-    def scored(kept: npt.NDArray[np.int64], columns: Sequence[int]) -> EmotionTable:
+    def scored(kept: Int64, columns: Sequence[int]) -> EmotionTable:
         predicted = table[kept][:, list(columns)].argmax(axis=1)
         mine = [columns.index(label) for label in labels[kept]]
         counts = confusion.confusion_by_speaker(mine, predicted, [speakers[i] for i in kept], classes=len(columns))

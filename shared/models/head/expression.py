@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.labels import Emotion
 from moretta.shared.models.head.mesh import load_asset
 
@@ -129,7 +128,7 @@ CHANNELS = (*ACTIONS, *GAZE)
 """In the order of a track's columns."""
 
 
-def action_weights(values: Sequence[float] | npt.NDArray[Any]) -> dict[str, float]:
+def action_weights(values: Sequence[float] | Array) -> dict[str, float]:
     """Weights of the head's shape targets for one frame of a track, [channels]; gaze moves no target."""
     weights: dict[str, float] = {}
     for value, targets in zip(values[: len(ACTIONS)], channel_targets(), strict=True):

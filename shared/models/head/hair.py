@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from moretta.shared.core.array_types import Float64
 from moretta.shared.models.head.mesh import (
     AXIS_Z,
     HAIR_COLUMNS,
@@ -166,7 +167,7 @@ def grow(vertices: Floats, traits: Traits, seed: int) -> Shell:
     return Shell(points.reshape(-1, 3).astype(np.float32), *_grid(knots))
 
 
-def _grid(knots: NDArray[np.float64]) -> tuple[NDArray[np.int32], Floats]:
+def _grid(knots: Float64) -> tuple[NDArray[np.int32], Floats]:
     down, across = np.meshgrid(np.arange(ROWS - 1), np.arange(COLUMNS - 1), indexing="ij")
     start = (down * COLUMNS + across).ravel()
     corners = ((start, start + COLUMNS, start + 1), (start + 1, start + COLUMNS, start + COLUMNS + 1))

@@ -17,6 +17,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from moretta.shared.core.array_types import Bool, Float32, Int64
+
 Floats = NDArray[np.floating[Any]]
 _SLACK = -1e-4
 """Weights this far below zero still count as inside, so that no pixel falls between neighbours."""
@@ -46,7 +48,7 @@ class Fragments(NamedTuple):
         return flat.reshape(height, width)
 
 
-def _nearest(pixel: NDArray[np.int32], distance: Floats, pixels: int) -> NDArray[np.int64]:
+def _nearest(pixel: NDArray[np.int32], distance: Floats, pixels: int) -> Int64:
     """Positions in `pixel` of the fragment nearest to the camera, one for each covered pixel."""
     near, far = (float(distance.min()), float(distance.max())) if len(distance) else (0.0, 1.0)
     # Sixteen bits sort by radix, and are finer than the mesh: less than a tenth of a millimetre.
@@ -57,7 +59,7 @@ def _nearest(pixel: NDArray[np.int32], distance: Floats, pixels: int) -> NDArray
     return seen[seen >= 0]
 
 
-def rasterise(corners: Floats, depth: Floats, shown: NDArray[np.bool_], width: int, height: int) -> Fragments:
+def rasterise(corners: Floats, depth: Floats, shown: Bool, width: int, height: int) -> Fragments:
     """Find what each pixel sees, all triangles at once: meshes of faces have triangles of a few pixels.
 
     Every triangle lists the pixels of its bounding box; those inside it survive, and the nearest of each pixel wins.
@@ -117,30 +119,30 @@ class MeshPart(IntEnum):
 class HeadAsset:
     """The base mesh in decimetres: x to the subject's left, y up, z to the front."""
 
-    rest: NDArray[np.float32]
+    rest: Float32
     """[V, 3]"""
     faces: NDArray[np.int32]
     """[F, 3]"""
     part: NDArray[np.int8]
     """[F], a `MeshPart`."""
-    masks: dict[str, NDArray[np.float32]]
+    masks: dict[str, Float32]
     """[V], how much each vertex belongs to a region, 0 to 1."""
     targets: dict[str, int]
     """Rows of `shifts`, by name."""
-    shifts: NDArray[np.float32]
+    shifts: Float32
     """[T, V, 3], displacements at weight 1."""
     face_sums: sp.csr_matrix
     """[V, F], sums a value per triangle into its vertices."""
     neighbours: sp.csr_matrix
     """[V, V], mean over the neighbours of each vertex."""
-    eye_rows: tuple[NDArray[np.int64], NDArray[np.int64]]
+    eye_rows: tuple[Int64, Int64]
     """Vertices of the left and the right eyeball."""
 
-    def rows_of(self, part: MeshPart) -> NDArray[np.int64]:
+    def rows_of(self, part: MeshPart) -> Int64:
         """Vertices used by the triangles of `part`."""
         return np.unique(self.faces[self.part == part])
 
-    def blend(self, weights: dict[str, float]) -> NDArray[np.float32]:
+    def blend(self, weights: dict[str, float]) -> Float32:
         """Displacement of every vertex for the weighted sum of targets, [V, 3]."""
         if not weights:
             return np.zeros_like(self.rest)
@@ -207,7 +209,7 @@ class SkinMap(NamedTuple):
     lips: Floats
     eyelids: Floats
     ears: Floats
-    covered: NDArray[np.bool_]
+    covered: Bool
     """Whether there is skin at all."""
 
 
@@ -231,7 +233,7 @@ def unrolled(points: Floats) -> tuple[Floats, Floats]:
     return places, np.hypot(points[..., 0], points[..., 2] - AXIS_Z)
 
 
-def is_mouth(asset: HeadAsset) -> NDArray[np.bool_]:
+def is_mouth(asset: HeadAsset) -> Bool:
     """Triangles of the mouth's inside, [F]."""
     return np.asarray((asset.part == MeshPart.SKIN) & (asset.masks["inside-mouth"][asset.faces] > 0.5).all(1))
 

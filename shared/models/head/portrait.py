@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from moretta.shared.core.array_types import Array, UInt8
 from moretta.shared.models.head.expression import ACTIONS, action_weights
 from moretta.shared.models.head.render import FaceIdentity, Vector, View, Window, draw, make_identity
 from moretta.shared.models.head.traits import HAIR_COLOURS, IRIS_COLOURS, SKIN_TONES, HairStyle, draw_traits
@@ -93,7 +93,7 @@ class Portrait:
         left = round(self._width * _FACE[0] - side / 2)
         self._window = Window(left, round(self._height * _FACE[1] - side / 2), side, side)
 
-    def __call__(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+    def __call__(self, values: Array) -> UInt8:
         """The face that one frame of a track describes, [channels] -> uint8 [side, side, 3]."""
         actions, gaze = values[: len(ACTIONS)], np.clip(values[len(ACTIONS) :], -_WIDEST_GAZE, _WIDEST_GAZE)
         return draw(

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from moretta.shared.core.array_types import Array, Float64, UInt8
 from moretta.shared.models.head.expression import crease_depths, showing
 from moretta.shared.models.head.hair import grow
 from moretta.shared.models.head.mesh import (
@@ -82,7 +83,7 @@ class FaceIdentity:
         return self.traits.age
 
 
-def _smooth(rise: NDArray[Any]) -> NDArray[Any]:
+def _smooth(rise: Array) -> Array:
     clipped = np.clip(rise, 0, 1)
     return np.asarray(clipped * clipped * (3 - 2 * clipped))
 
@@ -245,7 +246,7 @@ def draw(
     supersample: int,
     rng: np.random.Generator | None,
     window: Window | None = None,
-) -> NDArray[np.uint8]:
+) -> UInt8:
     """Draw one frame, or a window of it, from target weights; `rng` adds sensor noise. Returns RGB."""
     wide, high = width * supersample, height * supersample
     shown = Window(*(supersample * side for side in window or (0, 0, width, height)))
@@ -296,7 +297,7 @@ def render_frame(
     height: int = 120,
     supersample: int = 1,
     rng: np.random.Generator | None = None,
-) -> NDArray[np.uint8]:
+) -> UInt8:
     """Draw a person showing an emotion: RGB, [height, width, 3].
 
     Args:
@@ -322,14 +323,14 @@ SWAY = (0.045, 0.03, 0.02)
 """Amplitude in radians of slow head motion."""
 
 
-def _strength(seconds: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+def _strength(seconds: Float64, rng: np.random.Generator) -> Float64:
     """Strength of the expression over time: onset, apex, a slight fall at the end."""
     onset, start = rng.uniform(*ONSET_SECONDS), rng.uniform(0.35, 0.6)
     fall = rng.uniform(0.0, 0.2) * _smooth((seconds - seconds[-1] + 0.4) / 0.4)
     return np.asarray(start + (1 - start) * _smooth(seconds / onset) - fall)
 
 
-def _blinks(seconds: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+def _blinks(seconds: Float64, rng: np.random.Generator) -> Float64:
     closed = np.zeros_like(seconds)
     for start in rng.uniform(0, seconds[-1] + 1e-9, rng.poisson(BLINKS_PER_SECOND * (seconds[-1] + 0.1))):
         closed = np.maximum(closed, 1 - np.abs(seconds - start) / (BLINK_SECONDS / 2))
@@ -346,7 +347,7 @@ def render_clip(
     seed: int,
     width: int = 160,
     height: int = 120,
-) -> Iterator[NDArray[np.uint8]]:
+) -> Iterator[UInt8]:
     """Yield one RGB frame [height, width, 3] for each value of `loudness`, which opens the jaw (0 to 1).
 
     Head pose, light, gaze, blinks and the exact showing of the emotion follow from `seed`.

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from moretta.shared.core.array_types import Float32
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.models.speech.phonemes import SENTENCE_SOUNDS
 from moretta.shared.models.speech.synthesize import synthesize
@@ -54,7 +54,7 @@ def drawn_voices(count: int, seed: int) -> list[Voice]:
     return [make_voice(int(one), sex=("female", "male")[number % 2]) for number, one in enumerate(seeds)]
 
 
-def parallel_speech(utterance: Utterance, voices: Sequence[Voice], *, rate_factor: float = 1.0) -> NDArray[np.float32]:
+def parallel_speech(utterance: Utterance, voices: Sequence[Voice], *, rate_factor: float = 1.0) -> Float32:
     """The same delivery by each voice: [voices, samples], 16 kHz, in [-1, 1].
 
     Args:
@@ -67,9 +67,7 @@ def parallel_speech(utterance: Utterance, voices: Sequence[Voice], *, rate_facto
     return np.stack([synthesize(voice, emotion, utterance.sentence, **same) for voice in said])
 
 
-def parallel_corpus(
-    voices: Sequence[Voice], utterances: int, seed: int
-) -> Iterator[tuple[Utterance, NDArray[np.float32]]]:
+def parallel_corpus(voices: Sequence[Voice], utterances: int, seed: int) -> Iterator[tuple[Utterance, Float32]]:
     """Utterances that are drawn by a seed, each with its speech by all voices: see `parallel_speech`."""
     generator = np.random.default_rng([seed, 0x9A7B])
     for _ in range(utterances):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.signal import lfilter, sosfilt
 
+from moretta.shared.core.array_types import Float32, Float64
 from moretta.shared.models.speech.phonemes import (
     BURST_BANDWIDTH_HZ,
     BURST_LEVEL,
@@ -23,7 +23,7 @@ from moretta.shared.models.speech.phonemes import (
 from moretta.shared.models.speech.voice import DELIVERIES, Delivery, Voice
 
 FRAME_MILLISECONDS = 5
-Track = NDArray[np.float64]
+Track = Float64
 
 _SONORANT_VOICING = 0.45
 _CLOSURE_VOICING = 0.12
@@ -46,7 +46,7 @@ _NOISE_LEVEL = 0.16
 _TREMOR_HZ = 7.0
 
 
-def synthesize(voice: Voice, emotion: str, sentence: str, *, intensity: float = 1.0, seed: int) -> NDArray[np.float32]:
+def synthesize(voice: Voice, emotion: str, sentence: str, *, intensity: float = 1.0, seed: int) -> Float32:
     """Say a sentence (a code of `cremad.SENTENCES`): [samples], 16 kHz, in [-1, 1].
 
     Args:
@@ -248,7 +248,7 @@ def _smooth(track: Track, *, width: int, mode: str) -> Track:
     return np.stack([np.convolve(column, window, "valid") for column in padded.T], axis=1)
 
 
-def glottal_pulses(phase: NDArray[np.float64], pitch_hz: NDArray[np.float64], open_share: float) -> Track:
+def glottal_pulses(phase: Float64, pitch_hz: Float64, open_share: float) -> Track:
     """Flow of Rosenberg's pulse C (JASA 49, 1971), differentiated.
 
     Args:
@@ -265,7 +265,7 @@ def glottal_pulses(phase: NDArray[np.float64], pitch_hz: NDArray[np.float64], op
     return pulses
 
 
-def resonators(centres_hz: Track, bandwidth_factor: float) -> NDArray[np.float64]:
+def resonators(centres_hz: Track, bandwidth_factor: float) -> Float64:
     """Five two-pole resonances in cascade (Klatt 1980, section II.A) that move every frame.
 
     Args:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from moretta.shared.core.array_types import Float64
 from moretta.shared.core.labels import Emotion
 from moretta.shared.models.speech.phonemes import VOWELS
 
@@ -30,9 +30,9 @@ class Voice:
     pitch_hz: float
     formant_factor: float
     """Factor of formants, above 1 for a shorter vocal tract."""
-    formant_offsets: NDArray[np.float64]
+    formant_offsets: Float64
     """[3], relative shift of each formant."""
-    vowel_colours: Mapping[str, NDArray[np.float64]]
+    vowel_colours: Mapping[str, Float64]
     """[3] factors on the formants of each vowel: an accent of one's own."""
     fourth_formant_hz: float
     fifth_formant_hz: float
@@ -47,7 +47,7 @@ class Voice:
     pitch_range_factor: float
     noise_factor: float
     """Shift of fricatives and bursts."""
-    equalizer_db: NDArray[np.float64]
+    equalizer_db: Float64
     """[bands], evenly spaced from 0 to 8 kHz: the rest of the body, and the room."""
 
 
@@ -63,7 +63,7 @@ def make_voice(seed: int, *, sex: str | None = None, spread: float = 1.6) -> Voi
     if sex not in _MEAN_PITCH_HZ:
         raise ValueError(f"sex {sex!r}: expected 'female' or 'male'")
 
-    def normal(scale: float, size: int | None = None) -> NDArray[np.float64]:
+    def normal(scale: float, size: int | None = None) -> Float64:
         return np.asarray(generator.normal(0.0, scale, size))
 
     return Voice(

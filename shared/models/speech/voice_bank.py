@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 
-from moretta.shared.core.array_types import Float32, Float64, Int64
+from moretta.shared.core.array_types import Array, Float32, Float64, Int64
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.data.corpora.cremad import SENTENCES
 from moretta.shared.features.mfcc import Audio
@@ -67,7 +66,7 @@ class VoiceBank:
     word_scale: Float32
     """[2, 3]: mean and deviation of the `WORD_VALUES` of the public voice."""
 
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def to_arrays(self) -> dict[str, Array]:
         """The arrays by name, as the coordinator sends them."""
         return {_PREFIX + field.name: getattr(self, field.name) for field in fields(self)}
 
@@ -85,7 +84,7 @@ class VoiceBank:
         return {_PREFIX + name: rule for name, rule in rules.items()}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         """Check and take what the coordinator sent.
 
         Raises:

@@ -21,9 +21,10 @@ from moretta.server.aggregation import site_level_mean
 from moretta.server.aggregation.checked_strategy import CheckedStrategy
 from moretta.server.aggregation.site_level_mean import SiteLevelMean
 from moretta.server.aggregation.strategies import make_strategy
+from moretta.shared.core.array_types import Float64
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages import wire
-from moretta.shared.privacy.noise import Floats, SeededNoise
+from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.privacy.site_updates import SitePlan
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import AVERAGING
@@ -75,7 +76,7 @@ def test_what_canaries_prove_lies_under_the_claim_and_near_it() -> None:
 class Halved:
     source: SeededNoise
 
-    def private_normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
+    def private_normal(self, scale: float, shape: tuple[int, ...]) -> Float64:
         return self.source.private_normal(scale / 2, shape)
 
 
@@ -104,7 +105,7 @@ def test_weights_by_numbers_of_clips_under_noise_for_equal_ones_are_caught() -> 
 
 
 class Nothing:
-    def private_normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
+    def private_normal(self, scale: float, shape: tuple[int, ...]) -> Float64:
         return np.zeros(shape)
 
 

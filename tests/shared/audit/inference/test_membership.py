@@ -17,11 +17,10 @@ from moretta.shared.audit.inference.twelve_networks import CHOSEN
 from moretta.shared.audit.metrics import Trials
 from moretta.shared.audit.metrics.intervals import exact_interval
 from moretta.shared.audit.metrics.verification import tpr_at_fpr
+from moretta.shared.core.array_types import Float64
 
-Floats = npt.NDArray[np.float64]
 
-
-def trials(score: Floats, member: npt.NDArray[np.bool_]) -> Trials:
+def trials(score: Float64, member: npt.NDArray[np.bool_]) -> Trials:
     return Trials(score, np.zeros(len(score)), np.where(member, 0, 1))
 
 
@@ -75,10 +74,10 @@ def test_online_scores_are_log_likelihood_ratios_of_the_two_gaussians() -> None:
     assert lira_online(1 / (1 + np.exp(-observed)), Shadows(inside, probability)) == pytest.approx(np.array(expected))
 
 
-def nearest_neighbour(x: Floats, y: npt.NDArray[np.int64], seed: int) -> object:
+def nearest_neighbour(x: Float64, y: npt.NDArray[np.int64], seed: int) -> object:
     """A model that memorises: it is sure of what it has seen."""
 
-    def predict(query: Floats) -> Floats:
+    def predict(query: Float64) -> Float64:
         distance = np.linalg.norm(query[:, None] - x[None], axis=2)
         output = np.full((len(query), 2), 0.05)
         output[np.arange(len(query)), y[distance.argmin(axis=1)]] = 0.95
@@ -87,7 +86,7 @@ def nearest_neighbour(x: Floats, y: npt.NDArray[np.int64], seed: int) -> object:
     return predict
 
 
-def constant(x: Floats, y: npt.NDArray[np.int64], seed: int) -> object:
+def constant(x: Float64, y: npt.NDArray[np.int64], seed: int) -> object:
     return lambda query: np.full((len(query), 2), 0.5)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,20 +30,20 @@ from moretta.shared.audit.metrics.verification import (
     zebra_tag,
     zebra_worst,
 )
+from moretta.shared.core.array_types import Float64
 
-Floats = npt.NDArray[np.float64]
 METRICS = metrics_of("trials")
 BY_ORDER = [m for m in METRICS if m.name not in ("cllr", "d_sys")]
 """Metrics that look at the order of scores alone."""
 
 
-def from_classes(mated: Floats, nonmated: Floats) -> Trials:
+def from_classes(mated: Float64, nonmated: Float64) -> Trials:
     enrol = np.zeros(len(mated) + len(nonmated), dtype=np.int64)
     trial = np.concatenate([np.zeros(len(mated)), np.ones(len(nonmated))])
     return Trials(np.concatenate([mated, nonmated]), enrol, trial)
 
 
-def quantiles(n: int) -> Floats:
+def quantiles(n: int) -> Float64:
     """A standard normal sample without sampling error."""
     return np.asarray(norm.ppf((np.arange(n) + 0.5) / n), dtype=np.float64)
 
@@ -78,7 +77,7 @@ def test_eer_is_where_scikit_learns_roc_crosses_the_diagonal(trials: Trials) -> 
     assert eer(trials) == pytest.approx(_along(fpr, crossing), abs=1e-9)
 
 
-def _along(values: Floats, at: float) -> float:
+def _along(values: Float64, at: float) -> float:
     return float(interp1d(np.arange(len(values)), values)(at))
 
 

@@ -212,6 +212,17 @@ def test_a_pool_is_scored_by_its_own_clips_alone_and_without_what_they_share(for
         np.testing.assert_allclose(attacker.pool_scores(clips, pools), found, atol=1e-3)
 
 
+def test_a_value_that_varied_by_rounding_alone_has_no_say() -> None:
+    values, pools = shifted(own=1.0), np.array([[0, 3, 7], [30, 26, 41]])
+    values[..., 0] = 1000 + 1e-4 * np.random.default_rng(7).normal(size=values.shape[:2])
+    attacker = get_attacker("voice-variation")()
+    assert isinstance(attacker, PoolIdentifier)
+    attacker.fit(released(values, "code"), seed=1)
+    found = attacker.pool_scores(released(values, "code"), pools)
+    values[..., 0] += np.random.default_rng(8).normal(size=values.shape[:2])
+    np.testing.assert_allclose(attacker.pool_scores(released(values, "code"), pools), found, atol=1e-3)
+
+
 @pytest.mark.parametrize("special", ["inverted", "given-emotion", "likeness"])
 def test_plain_identity_is_found_by_each_and_none_where_there_is_none(special: str) -> None:
     for there, gone in ((voices(), codes(apart=0.0)), (faces(), faces(apart=0.0))):

@@ -1,7 +1,7 @@
 """Emotion models, central and federated, nothing hidden: `emotion_models_table.py CORPUS MODALITY WORK [--only ...]`.
 
 Every speaker is held out once, in one of five folds. Central rows are of utility evaluators, trained and tested on
-originals. Federated rows are those of a simulation without DP, of releases by the anonymizer `none`, in this process.
+originals. Federated rows are those of a simulation of releases by the anonymizer `none`, in this process.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ def main() -> None:
     parser.add_argument("--optimizer", default="sgd", help="at the sites")
     parser.add_argument("--batch", type=int, default=16, help="clips in a batch at the sites")
     parser.add_argument("--folds", type=int, default=5, help="how many of the five are run")
+    parser.add_argument("--epsilon", type=float, help="of DP-SGD for a clip; without it federated rows have no DP")
+    parser.add_argument("--public", type=Path, help="public people that federated training starts from")
     requested = parser.parse_args()
     limit_threads(1)
     corpus = read_corpus(requested.corpus)
@@ -105,6 +107,9 @@ def federated(model: str, requested: argparse.Namespace) -> str:
             train__learning_rate=requested.rate,
             train__optimizer=requested.optimizer,
             train__batch_size=requested.batch,
+            train__public=requested.public and requested.public.resolve(),
+            privacy__dp_sgd=requested.epsilon is not None,
+            privacy__epsilon=requested.epsilon,
             **{f"{modality}__model": model},
         )
         counts |= trained(made, requested.work / "training", study).evaluation.counts[modality]

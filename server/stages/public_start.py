@@ -15,6 +15,7 @@ from moretta.shared.audit.public_people import people_by_modality, public_corpus
 from moretta.shared.audit.report.report_schema import PublicStart, emotion_result
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.device import computing_on
+from moretta.shared.core.errors import RefusedError, StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.reader import read_corpus
@@ -32,9 +33,9 @@ def train_on_public(context: RunContext, public: Arrays) -> Starts:
     with a warning.
 
     Raises:
-        CorpusError, StudyError: see `public_corpus` and `public_release`.
+        CorpusError, StudyError: see `public_corpus` and `public_release`; or training diverged.
     """
-    from moretta.shared.models.emotion import PublicScale, study_model
+    from moretta.shared.models.emotion import PublicScale, checked_weights, study_model
 
     study, originals, starts = context.study, context.plan.originals(), Starts()
     others = None if originals is None else read_corpus(originals.corpus, labels=study.labels, classes=study.classes)
@@ -54,6 +55,14 @@ def train_on_public(context: RunContext, public: Arrays) -> Starts:
         with computing_on(study.run.device):
             network = recipe.network(x, y, derive(study.seed, "public people", modality))
         weights = {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
+        try:
+            checked_weights(model, weights)  # as each site does, but before it has released anything
+        except RefusedError as error:
+            raise StudyError(
+                f"training of the {modality} model on public people did not converge: {error.found}",
+                expected="a learning rate that suits training without noise and without clipped gradients",
+                fix="lower `learning_rate` in [train], or leave `public` out",
+            ) from error
         write_atomic(context.public_start(modality), save(weights))
         starts[modality] = PublicStart(people=len({clip.speaker for clip in made.clips}), clips=len(made.clips))
         context.notify(stage=STAGE, state="note", what=f"{len(made.clips)} public clips of {modality}")

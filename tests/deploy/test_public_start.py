@@ -145,6 +145,16 @@ def test_a_run_that_goes_on_trains_on_public_people_no_second_time(
     assert all(np.array_equal(sent[0][1][name], learned[name]) for name in learned)
 
 
+def test_a_public_model_that_diverged_ends_the_run_before_sites_release(
+    folders: tuple[Path, Path], study: Any, tmp_path: Path
+) -> None:
+    run = _run(folders[0], tmp_path / "run", study(voice__model="cnn", train__learning_rate=300.0))
+    with pytest.raises(StudyError, match="public people did not converge") as refused:
+        _until(run, "release")
+    assert "learning_rate" in refused.value.message
+    assert not run.releases.kept and not run.context.public_start("voice").exists()
+
+
 def _renamed(public: Path, corpus: Path) -> None:
     """One person of the study under another id."""
     for path in (corpus / "AudioWAV").glob("1001_*"):

@@ -35,6 +35,15 @@ def identity_sentence(part: Headline, results: Sequence[Result] = (), *, without
     """How many of ten people the strongest attacker of one modality recognizes; of a hundred where ten are too few."""
     label = wording.modality_label(part.modality)
     figure = next((f for f in part.figures if f.metric == "top1"), None)
+    pooled = [
+        r for r in results if r.modality == part.modality and r.metric == "top1" and r.pooled > 1 and not r.is_anchor
+    ]
+    most = strongest(r for r in pooled if r.subset == "all")
+    if figure is None and most is not None and most.value is not None:
+        return (
+            f"{label}: no attacker of single clips has a figure that counts. From {most.pooled} clips of each person: "
+            f"{frequency(most.value)} of 10 people would be re-identified."
+        )
     if figure is None:
         return f"{label}: every attacker is invalid or absent. Nothing is known, which is no evidence of privacy."
     whole = 10 if min(figure.value, figure.chance or 1.0) >= 0.05 else 100
@@ -48,10 +57,6 @@ def identity_sentence(part: Headline, results: Sequence[Result] = (), *, without
     who = KNOWS.get(figure.scenario, f"of the scenario {figure.scenario}")
     found = frequency(figure.value, whole)
     did = f"an attacker {who} would re-identify {found} from one clip"
-    pooled = [
-        r for r in results if r.modality == part.modality and r.metric == "top1" and r.pooled > 1 and not r.is_anchor
-    ]
-    most = strongest(r for r in pooled if r.subset == "all")
     more = ""
     if most is not None and most.value is not None and (count := frequency(most.value, whole)) != found:
         more = f" From {most.pooled} clips of each person: {count}."

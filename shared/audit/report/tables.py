@@ -102,21 +102,23 @@ def people_by_risk(results: Sequence[Result]) -> Content | None:
     For each number of clips known to be of one person, the strongest attacker of so many.
     """
     best = strongest(r for r in results if r.metric == "top1" and r.is_whole and not r.is_anchor)
-    if best is None:
+    pooled = [r for r in results if r.metric == "top1" and r.pooled > 1 and r.subset == "all" and not r.is_anchor]
+    text = "No attacker of single clips has a figure that counts."
+    if best is not None:
+        text = f"The strongest attacker is {best.attacker} ({best.scenario})."
+    elif (best := strongest(pooled)) is None:
         return None
     mine = [r for r in results if (r.attacker, r.scenario, r.metric) == (best.attacker, best.scenario, "top1")]
     mine = [r for r in mine if r.value is not None and r.subset != "worst"]
     single = [r for r in mine if r.pooled == 1 and r.subset != "all"]
     shares = sorted((r.value or 0.0 for r in single if PSEUDONYM.fullmatch(r.subset)), reverse=True)
     groups = [(r.subset, r) for r in single if not PSEUDONYM.fullmatch(r.subset)]
-    pooled = [r for r in results if r.metric == "top1" and r.pooled > 1 and r.subset == "all" and not r.is_anchor]
     for count in sorted({r.pooled for r in pooled}):
         if (found := strongest(r for r in pooled if r.pooled == count)) is not None:
             groups.append((f"{count} clips of a person, by {found.attacker} ({found.scenario})", found))
     if not shares and not groups:
         return None
     half = sum(share >= 0.5 for share in shares)
-    text = f"The strongest attacker is {best.attacker} ({best.scenario})."
     if shares:
         text += (
             f" It re-identifies {half} of {len(shares)} people from at least half of their clips. The worst-off person "

@@ -18,7 +18,7 @@ from moretta.shared.study.sections import GateSection
 _CHANCE_EER = 0.5
 _ROUNDING = 1e-9  # of the sums of a resample: without width, an interval may miss its value by that
 NOT_ATTACKED = "it was released and not attacked"
-ALL_INVALID = "no attacker's figure counts: every attacker is invalid or absent"
+ALL_INVALID = "no figure of single clips counts: each attacker of them is invalid or absent"
 NO_ANCHOR = "no attacker was seen to re-identify people in unprotected recordings, so a low figure proves nothing"
 NO_INTERVAL = "it has no interval: too few people, or the study wants none"
 FEW_SPEAKERS = f"its interval is over fewer than {MIN_SPEAKERS} people"

@@ -14,10 +14,12 @@ from typer.testing import CliRunner
 
 from moretta.deploy.cli.report import app
 from moretta.shared.audit.report.compare import compare
-from moretta.shared.audit.report.plain_words import untested
+from moretta.shared.audit.report.page import render_html
+from moretta.shared.audit.report.plain_words import identity_sentence, untested
 from moretta.shared.audit.report.privacy_card import CARD_SCHEMA_JSON, privacy_card
 from moretta.shared.audit.report.report_file import ReportError, write_report
 from moretta.shared.audit.report.report_schema import GatePart, Report
+from moretta.shared.audit.report.summary import headlines
 from moretta.shared.audit.report.tables import latest, people_by_risk
 from moretta.shared.audit.result import Result
 
@@ -123,6 +125,23 @@ def test_the_strongest_attacker_of_each_number_of_pooled_clips_is_shown(example:
         "3 clips of a person, by logistic-regression (semi-informed)": 0.71,
         "10 clips of a person, by pools (semi-informed)": 0.99,
     }
+
+
+def test_pools_alone_are_shown_where_no_attacker_of_single_clips_counts(example: ModuleType) -> None:
+    rows = example.audit(("voice",))
+    best = next(r for r in rows if (r.scenario, r.metric, r.subset) == ("semi-informed", "top1", "all"))
+    pools = [of_pools(best, 3, 0.71), of_pools(best, 10, 0.99)]
+    broken = [row.invalidated("it cannot break unprotected data") for row in rows]
+    for audit in (pools, [*broken, *pools]):
+        shown = people_by_risk(audit)
+        assert shown is not None and [row.value for _, row in shown["groups"]] == [0.71, 0.99]
+        (part,) = headlines(audit, None)
+        said = identity_sentence(part, audit)
+        assert "From 10 clips of each person: 10" in said and "Nothing is known" not in said
+        page = " ".join(render_html(example.report(audit=tuple(audit), headline=(part,))).split())
+        assert "10 clips of a person, by pools" in page and "very attacker is invalid or absent" not in page
+    assert "Nothing is known" in identity_sentence(part, broken)
+    assert people_by_risk(broken) is None
 
 
 def people(example: ModuleType, shares: dict[str, float]) -> Report:

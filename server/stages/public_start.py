@@ -30,10 +30,11 @@ def train_on_public(context: RunContext, public: Arrays) -> Starts:
     Optimizer, rate, batches and passes over the clips are those of all rounds of the study together.
 
     Returns how many people and clips each model has learned from. A modality that no public person has is left out,
-    with a warning.
+    with a warning. So are clips that cannot be used.
 
     Raises:
-        CorpusError, StudyError: see `public_corpus` and `public_release`; or training diverged.
+        CorpusError: see `public_corpus`.
+        StudyError: see `public_corpus` and `public_release`; or a class has no usable clip, or training diverged.
     """
     from moretta.shared.models.emotion import PublicScale, checked_weights, study_model
 
@@ -48,6 +49,14 @@ def train_on_public(context: RunContext, public: Arrays) -> Starts:
             context.warn(f"the {modality} model starts from the seed: no public person of [train] has {modality}")
             continue
         model, made = study_model(study, modality), public_release(study, public, corpus, modality)
+        if absent := [name for name in study.classes if name not in {clip.label for clip in made.clips}]:
+            raise StudyError(
+                f"no public clip of {', '.join(absent)} with {modality} can be used",
+                expected="released clips of every class of the study, for a model to learn from",
+                fix="add such clips, correct `public` in [train], or leave it out",
+            )
+        if unused := made.tried - len(made.clips):
+            context.warn(f"public people of [train]: {unused} of {made.tried} clips with {modality} cannot be used")
         form, codebook = made.anonymizer.form, made.anonymizer.codebook
         x = np.stack([model.input_of(form, array, codebook, scale) for array in made.arrays])
         y = np.array([study.classes.index(clip.label) for clip in made.clips], np.int64)

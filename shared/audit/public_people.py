@@ -54,6 +54,8 @@ class PublicRelease:
     anonymizer: Anonymizer
     clips: tuple[Clip, ...]
     arrays: tuple[Array, ...]
+    tried: int
+    """Clips that were to be released, with those that could not be."""
 
 
 def public_corpus(study: Study, named_in: Named, others: Corpus | None = None) -> Corpus | None:
@@ -166,7 +168,7 @@ def public_release(study: Study, arrays: Mapping[str, Array], corpus: Corpus, mo
             expected=f"clips of at least {FEWEST_PUBLIC} people",
             fix="correct `public`, or leave it out",
         )
-    return PublicRelease(anonymizer, tuple(clips[i] for i in released), tuple(released.values()))
+    return PublicRelease(anonymizer, tuple(clips[i] for i in released), tuple(released.values()), len(clips))
 
 
 def _check_apart(public: Corpus, others: Corpus, named_in: Named) -> None:
@@ -188,11 +190,12 @@ def _check_apart(public: Corpus, others: Corpus, named_in: Named) -> None:
 
 
 def _same_files(public: Corpus, others: Corpus) -> list[tuple[Path, Path]]:
-    """Files of both that have the same bytes. Only those that have the same length are read."""
+    """Files of both that have the same bytes, if any. Only those that have the same length are read."""
     try:
         theirs = defaultdict[int, list[Path]](list)
         for path in _files(others):
             theirs[path.stat().st_size].append(path)
+        theirs.pop(0, None)
         ours = [path for path in _files(public) if path.stat().st_size in theirs]
         sizes = {path.stat().st_size for path in ours}
         known = {_digest(path): path for size in sizes for path in theirs[size]}

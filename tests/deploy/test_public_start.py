@@ -145,6 +145,31 @@ def test_a_run_that_goes_on_trains_on_public_people_no_second_time(
     assert all(np.array_equal(sent[0][1][name], learned[name]) for name in learned)
 
 
+def test_public_clips_that_cannot_be_used_are_counted_and_no_class_may_be_lost_with_them(
+    folders: tuple[Path, Path], study: Any, tmp_path: Path
+) -> None:
+    public = shutil.copytree(folders[1], tmp_path / "public")
+    for path in (public / "AudioWAV").glob("1007_*_FEA_*"):
+        path.write_bytes(b"RIFF" + 500 * b"x")
+    context = _run(folders[0], tmp_path / "run", study(train__public=public)).context
+    starts = public_start.train_on_public(context, prepare_public(study()))
+    assert starts["voice"].clips == 47
+    assert context.progress.warnings == ["public people of [train]: 1 of 48 clips with voice cannot be used"]
+    for path in (public / "AudioWAV").glob("*_FEA_*"):
+        path.write_bytes(b"RIFF" + 500 * b"x")
+    with pytest.raises(StudyError, match="no public clip of FEA with voice can be used"):
+        public_start.train_on_public(context, prepare_public(study()))
+
+
+def test_empty_files_are_no_recordings_that_two_people_share(
+    folders: tuple[Path, Path], study: Any, tmp_path: Path
+) -> None:
+    corpus, public = (shutil.copytree(folder, tmp_path / folder.name) for folder in folders)
+    for folder in (corpus, public):
+        sorted((folder / "AudioWAV").iterdir())[0].write_bytes(b"")
+    assert plan_simulation(read_corpus(corpus), study(train__public=public), "moretta simulate")
+
+
 def test_a_public_model_that_diverged_ends_the_run_before_sites_release(
     folders: tuple[Path, Path], study: Any, tmp_path: Path
 ) -> None:

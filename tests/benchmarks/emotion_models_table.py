@@ -20,6 +20,7 @@ from fusion_table import released, remember_features, scored, trained
 from moretta.server.stages.run import Run
 from moretta.shared.audit.arrays import VideoFaces
 from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.audit.metrics import confusion
 from moretta.shared.audit.utility.evaluators import evaluate_utility
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.workers import limit_threads
@@ -99,7 +100,7 @@ def federated(model: str, requested: argparse.Namespace) -> str:
         "sites": requested.sites,
     }
     made = released(requested.corpus, requested.work / f"{form}-{requested.sites}", changes)
-    counts: dict[str, Any] = {}
+    counts, alone = dict[str, Any](), list[Any]()
     for fold in range(requested.folds):
         study = made.context.study.with_changes(
             split__test_fold=fold,
@@ -112,9 +113,12 @@ def federated(model: str, requested: argparse.Namespace) -> str:
             privacy__epsilon=requested.epsilon,
             **{f"{modality}__model": model},
         )
-        counts |= trained(made, requested.work / "training", study).evaluation.counts[modality]
+        run = trained(made, requested.work / "training", study)
+        counts |= run.evaluation.counts[modality]
+        alone += [start.result.confusion for start in run.training.public_start.values() if start.result]
         print(_summary(made, counts, requested.people), file=sys.stderr, flush=True)
-    return _summary(made, counts, requested.people)
+    before = f"; public people alone: {float(confusion.uar(np.sum(alone, axis=0))):.2f}" if alone else ""
+    return _summary(made, counts, requested.people) + before
 
 
 def _summary(made: Run, counts: dict[str, Any], span: str | None) -> str:

@@ -17,26 +17,19 @@ import numpy as np
 
 from moretta.shared.audit.pretrained.face_encoders import SFaceEncoder
 from moretta.shared.core.array_types import Float32, Int64, UInt8
-from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec, Reconstructor
+from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec, Reconstructor, load_autoencoder
 from moretta.shared.models.face_images import (
     PICTURES_PER_PERSON,
     image_files,
     read_face_images,
     render_face_images,
 )
-from moretta.shared.models.shifted_encoder import ShiftTask, tune_encoder
+from moretta.shared.models.shifted_encoder import Shift, ShiftTask, tune_encoder
 from moretta.shared.models.train_autoencoder import train_autoencoder
 from moretta.shared.models.training_state import TrainOptions
 
 TRAIN_SEED, QUOTED_SEED, SHOWN = 77, 123, 8
-TASKS = (
-    ShiftTask(distance=0.5),
-    ShiftTask(distance=0.8),
-    ShiftTask(distance=1.0),
-    ShiftTask(shift="unsupervised", distance=0.5),
-    ShiftTask(shift="unsupervised", distance=0.8),
-    ShiftTask(shift="unsupervised", distance=1.0),
-)
+SHIFTS: tuple[Shift, ...] = ("supervised", "unsupervised")
 Report = Callable[[str, Autoencoder], None]
 
 
@@ -87,19 +80,27 @@ def main() -> None:
     parser.add_argument("--preset", choices=("small", "exact"), default="small")
     parser.add_argument("--faces", type=int, default=600, help="drawn to train on, and as many to tune on")
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument(
+        "--weights", type=Path, help="a plain autoencoder of `moretta train-face`, instead of one made here"
+    )
+    parser.add_argument("--distance", type=float, nargs="+", default=(0.5, 0.8, 1.0), help="shares of the way")
     parser.add_argument("--quoted", type=int, default=40, help="drawn people to try it on")
     parser.add_argument("--folder", type=Path, help="photographs, two of each person one after the other")
     parser.add_argument("--figure", type=Path, help="a PNG to write: drawn people above, what is released below")
     given = parser.parse_args()
     spec, people = AutoencoderSpec.preset(given.preset), given.faces // PICTURES_PER_PERSON
-    started = time.monotonic()
-    drawn = render_face_images(people, spec.side, seed=TRAIN_SEED, workers=1).pictures
-    plain = train_autoencoder(drawn, TrainOptions(spec=spec, epochs=given.epochs, batch=8)).model
-    print(f"plain autoencoder after {time.monotonic() - started:.0f} s with drawing")
+    if given.weights is not None:
+        plain = load_autoencoder(given.weights)
+        spec = plain.spec
+    else:
+        started = time.monotonic()
+        drawn = render_face_images(people, spec.side, seed=TRAIN_SEED, workers=1).pictures
+        plain = train_autoencoder(drawn, TrainOptions(spec=spec, epochs=given.epochs, batch=8)).model
+        print(f"plain autoencoder after {time.monotonic() - started:.0f} s with drawing")
     others = render_face_images(people, spec.side, seed=TRAIN_SEED + 1, workers=1)
     whose, shown = np.repeat(np.arange(people), PICTURES_PER_PERSON), np.unique(others.emotions, return_inverse=True)[1]
     networks = {"plain": plain}
-    for task in TASKS:
+    for task in (ShiftTask(shift=shift, distance=distance) for shift in SHIFTS for distance in given.distance):
         started = time.monotonic()
         made = tune_encoder(plain, others.pictures, whose, shown, task)
         name = f"{task.shift}, {task.distance:g}"

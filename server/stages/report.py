@@ -169,12 +169,24 @@ def _run_part(context: RunContext, releases: Releases, training: Training, absen
         peak_memory_bytes=int(memory.read_text(encoding="utf-8")) if memory.exists() else None,
         seeded_noise=any(a.noise == "seeded" for a in anonymizers),
         deployment=isinstance(context.plan, DeploymentPlan),
-        study=study.model_dump(mode="json", exclude_none=True),
+        study=_shown(study),
         face_preset=anonymizer_of(study, "face").size_note(study) if "face" not in absent else None,
         warnings=tuple(progress.warnings),
         sites=tuple(_site(context, releases, training, site) for site in sorted(progress.missed)),
         rounds=tuple(training.rounds),
     )
+
+
+def _shown(study: Study) -> dict[str, Any]:
+    """The study, plain, with names in place of paths: sites get the report, and the server's folders are not theirs."""
+    content = study.model_dump(mode="json", exclude_none=True)
+    for key, path in study.paths.items():
+        *sections, last = key.split(".")
+        part = content
+        for section in sections:
+            part = part[section]
+        part[last] = path.name
+    return content
 
 
 def _site(context: RunContext, releases: Releases, training: Training, site: str) -> schema.SiteRow:

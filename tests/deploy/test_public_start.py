@@ -111,6 +111,10 @@ def test_the_first_round_starts_from_public_people_and_the_report_says_so(
     assert start["result"]["speakers"] == report["emotion"]["voice"]["speakers"] == 2
     page = (run.context.folder / "report.html").read_text("utf-8")
     assert "48 clips of 8 public people" in page
+    # Sites get the report: they know the study by its digest, and learn no path of the server
+    assert parse_study(report["run"]["study"]).digest() == run.context.study.digest()
+    assert report["run"]["study"]["train"]["public"] == folders[1].name
+    assert str(folders[1].parent) not in page + json.dumps(report)
 
 
 def test_public_people_cost_no_epsilon_and_the_sites_see_no_other_study(

@@ -128,12 +128,11 @@ def show_audit(
 
 
 def _show_tables(found: Audited) -> None:
-    from moretta.shared.audit.result import of_emotion
+    from moretta.shared.audit.result import of_emotion, of_fewest_clips
 
     figures: dict[tuple[str, str, str], dict[str, Result]] = {}
-    for row in found.rows:
-        if row.subset == "all" and row.pooled == 1:
-            figures.setdefault((row.modality, row.attacker, row.scenario), {})[row.metric] = row
+    for row in of_fewest_clips(found.rows):
+        figures.setdefault((row.modality, row.attacker, row.scenario), {})[row.metric] = row
     rows: list[tuple[str, ...]] = []
     for names, by_metric in figures.items():
         top1, eer = by_metric.get("top1"), by_metric.get("eer")

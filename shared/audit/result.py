@@ -119,6 +119,20 @@ def strongest(results: Iterable[Result]) -> Result | None:
     return max(usable, key=lambda result: result.excess, default=None)
 
 
+def of_fewest_clips(results: Iterable[Result]) -> list[Result]:
+    """Results over all speakers, of single clips; of an attacker of pools, of its smallest pools, as its name says."""
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    for result in results:
+        if result.subset == "all":
+            groups.setdefault((result.modality, result.attacker, result.scenario), []).append(result)
+    found: list[Result] = []
+    for group in groups.values():
+        fewest = min(result.pooled for result in group)
+        named = {} if fewest == 1 else {"attacker": f"{group[0].attacker}, {fewest} clips"}
+        found += [result.model_copy(update=named) for result in group if result.pooled == fewest]
+    return found
+
+
 def of_emotion(results: Iterable[Result]) -> list[Result]:
     """The results of utility evaluators that are about emotion, and not about what else is left of a clip."""
     return [r for r in results if r.target == "emotion"]

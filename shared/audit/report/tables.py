@@ -11,7 +11,7 @@ from typing import Any
 
 from moretta.shared.audit.report import wording
 from moretta.shared.audit.report.report_schema import PrivacyRow
-from moretta.shared.audit.result import INFERENCES, Result, of_emotion, strongest, strongest_of_each
+from moretta.shared.audit.result import INFERENCES, Result, of_emotion, of_fewest_clips, strongest, strongest_of_each
 from moretta.shared.privacy.site_updates import plan_site_level
 from moretta.shared.study.schema import Study
 
@@ -63,7 +63,7 @@ def identity_parts(results: Sequence[Result]) -> list[Content]:
         mine = [r for r in results if r.modality == modality]
         present = [r for r in mine if r.value is not None or r.clips]
         absent = {(r.attacker, r.reason): r for r in mine if r.value is None and not r.clips}
-        whole = [r for r in present if r.subset == "all" and r.pooled == 1]
+        whole = of_fewest_clips(present)
         part = {"modality": modality, "heat": _heat_map(whole), "tables": _scenario_tables(whole)}
         parts.append({**part, "people": people_by_risk(present), "absent": list(absent.values())})
     return parts

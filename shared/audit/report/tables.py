@@ -64,7 +64,11 @@ def identity_parts(results: Sequence[Result]) -> list[Content]:
         present = [r for r in mine if r.value is not None or r.clips]
         absent = {(r.attacker, r.reason): r for r in mine if r.value is None and not r.clips}
         whole = of_fewest_clips(present)
-        part = {"modality": modality, "heat": _heat_map(whole), "tables": _scenario_tables(whole)}
+        part = {
+            "modality": modality,
+            "heat": _heat_map([r for r in whole if r.pooled == 1]),
+            "tables": _scenario_tables(whole),
+        }
         parts.append({**part, "people": people_by_risk(present), "absent": list(absent.values())})
     return parts
 

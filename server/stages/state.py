@@ -90,6 +90,8 @@ def load_state(folder: Path, file: Path = STATE_FILE) -> Run:
     kept = {site: open_release(folder / "server" / "releases" / site) for site in state.released}
     run = Run(RunContext(folder, plan, state.progress), **{name: getattr(state, name) for name in _SHARED})
     run.public = _arrays(folder / _PUBLIC_FILE)
+    for modality in state.training.public_start:
+        _arrays(run.context.public_start(modality))  # membership would be attacked as if training began at the seed
     run.releases, run.evaluation = Releases(kept, state.facts), EmotionScores(state.emotion)
     if file == RESUME_FILE:
         run.models = {m: _arrays(run.context.checkpoint(m)) for m in state.training.trained}

@@ -20,7 +20,7 @@ from moretta.server.stages.run import Run, RunContext
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
 from moretta.server.study import CENTRAL_STAGES, SITE_STAGES, run_stages
 from moretta.shared.audit.public_people import public_sets
-from moretta.shared.core.errors import MorettaError, StudyError
+from moretta.shared.core.errors import MorettaError, ReleaseError, StudyError
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.study.schema import Study, parse_study
@@ -172,6 +172,15 @@ def test_empty_files_are_no_recordings_that_two_people_share(
     for folder in (corpus, public):
         sorted((folder / "AudioWAV").iterdir())[0].write_bytes(b"")
     assert plan_simulation(read_corpus(corpus), study(train__public=public), "moretta simulate")
+
+
+def test_a_run_without_the_weights_of_public_people_does_not_go_on_from_the_seed(
+    folders: tuple[Path, Path], study: Any, tmp_path: Path
+) -> None:
+    run = _until(_run(folders[0], tmp_path / "run", study()), public_start.STAGE)
+    run.context.public_start("voice").unlink()
+    with pytest.raises(ReleaseError, match="a whole voice-public"):
+        load_progress(run.context.folder)
 
 
 def test_a_public_model_that_diverged_ends_the_run_before_sites_release(

@@ -98,7 +98,7 @@ def test_an_attacker_failed_if_it_is_valid_in_no_scenario_of_releases(example: M
 
 
 def of_pools(row: Result, pooled: int, value: float | None, reason: str = "") -> Result:
-    """What an attacker of pools has in place of this row."""
+    """The row of an attacker of pools in place of this one."""
     about = {"attacker": "pools", "pooled": pooled, "value": value, "invalid": bool(reason), "reason": reason}
     return row.model_copy(update=about)
 

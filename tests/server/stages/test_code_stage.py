@@ -285,7 +285,7 @@ def test_only_a_study_with_it_has_the_stage(run_of: Any) -> None:
 
 
 def test_emotion_labels_come_out_of_the_same_rounds(run_of: Callable[..., Run]) -> None:
-    """All sites' layers together, with their places; where noise drowned them, the public words stay."""
+    """All sites' layers together, with their places; where noise exceeds them, the public words stay."""
     codewords = {"anonymizer": "emotion-label-rr", "labels_from": "federated"}
     run = run_of(honest, study(voice=codewords))
     assert next(one for one in SITE_STAGES if one.name == CODE_STAGE).wanted(run)

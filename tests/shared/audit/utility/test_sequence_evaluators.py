@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from speakers import codes, describe
+from torch import nn
 
 from moretta.deploy.runtime.audit_sets import audit_sets
 from moretta.deploy.runtime.planning import check_names
@@ -18,6 +19,7 @@ from moretta.shared.audit.utility.evaluators import evaluate_utility, evaluator_
 from moretta.shared.core.errors import AttackersError, StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.models import sequence_net
+from moretta.shared.models.emotion import emotion_model
 from moretta.shared.study.schema import Study
 
 NAMES = ["face-sequence", "voice-crnn"]
@@ -87,6 +89,15 @@ def test_spectra_of_sound_are_read_in_their_order_and_no_codes(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("quick")
+def test_the_evaluator_of_spectra_pools_and_drops_where_the_federated_network_strides() -> None:
+    evaluator = sequence_evaluators.VoiceRecurrent()._model()
+    federated = emotion_model("voice", "crnn")
+    made = [model.build((48, 256)) for model in (evaluator, federated)]
+    assert [sum(isinstance(part, nn.MaxPool2d) for part in network.modules()) for network in made] == [3, 0]
+    assert [sum(isinstance(part, nn.Dropout) for part in network.modules()) for network in made] == [1, 0]
+    assert len({sum(weights.numel() for weights in network.parameters()) for network in made}) == 1
+
+
 def test_how_a_face_moves_is_read(tmp_path: Path) -> None:
     clips = of_two(moving, "face", "frames", speakers=3, clips=16)
     assert value(rows_of(None, clips, tmp_path, "face-sequence"), "semi-informed") > 0.9
